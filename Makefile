@@ -1,0 +1,71 @@
+# Every target sets up .venv first, if it is not there yet: see tools/bootstrap.py.
+#   EXTRA=cpu|gpu      which MXNet (default: gpu where nvidia-smi answers)
+#   PYTHON=python3.12  which Python (default: one from 3.10 to 3.13 that is found)
+
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
+RUN := .venv/bin/python -m
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+# A kernel takes its inline figures from its own default, not from the caller's shell.
+unexport MPLBACKEND
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab run data doctor test test-quick test-pythons notebooks lint format lock clean
+
+help: ## say what the targets do
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
+	@echo "EXTRA=cpu|gpu chooses MXNet, PYTHON=python3.12 the Python; both are chosen for you."
+
+setup: ## build .venv (every other target does it, once)
+	@for python in $(PYTHONS); do \
+	  if "$$python" -c "" 2>/dev/null; then exec "$$python" tools/bootstrap.py; fi; \
+	done; \
+	echo "d2lres: $(PYTHONS): not one of these runs; install Python 3.12 and call make again." >&2; \
+	exit 1
+
+lab: setup data ## get the data and open JupyterLab on the lessons
+	$(RUN) jupyterlab --ip=127.0.0.1 --ServerApp.root_dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+
+run: setup data ## get the data and train the main lesson's ResNet-18, without a browser
+	D2LRES_SCALE=lesson $(RUN) d2lres run
+
+data: setup ## get Fashion-MNIST, or say where it was found
+	@$(RUN) d2lres data
+
+doctor: setup ## say what machine this is and whether MXNet works on it
+	@$(RUN) d2lres doctor
+
+test: setup ## run every test: the library's and every notebook, cell by cell
+	D2LRES_SCALE=quick $(RUN) pytest tests notebooks --nbval --nbval-current-env \
+	  --nbval-cell-timeout=300 --nbval-sanitize-with=tests/nbval_sanitize.cfg
+
+test-quick: setup ## run the library's tests only
+	D2LRES_SCALE=quick $(RUN) pytest tests
+
+test-pythons: setup ## run the library's tests on every Python from 3.10 to 3.13 that is found
+	$(RUN) nox
+
+notebooks: setup data ## run every notebook at scale lesson and save it with its outputs
+	D2LRES_SCALE=lesson $(RUN) nbconvert --to=notebook --inplace --execute \
+	  --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+
+lint: setup ## check style and formatting
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+format: setup ## put style and formatting right
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+# Versions that are locked and still fit stay as they are; delete the lock first to renew them all.
+lock: .venv/bin/uv ## renew requirements.lock from pyproject.toml
+	.venv/bin/uv pip compile pyproject.toml --universal --python-version=3.10 --all-extras \
+	  --generate-hashes --custom-compile-command="make lock" --quiet --output-file=requirements.lock
+
+.venv/bin/uv:
+	@$(MAKE) setup
+
+clean: ## remove .venv, out/ and caches (the downloaded data stays)
+	rm -rf .venv .nox out dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

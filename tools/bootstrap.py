@@ -1,0 +1,275 @@
+"""Build the environment .venv of this clone, once: `python3 tools/bootstrap.py`.
+
+It chooses a Python, refuses in one sentence what cannot work, installs what requirements.lock says
+(by hash; nothing is resolved and nothing compiled), then the project itself and its kernel. A stamp,
+written last, lets the next call return at once. PYTHON=python3.12 and EXTRA=cpu|gpu choose for you.
+
+Standard library only, and nothing newer than Python 3.6: it has to start on a Python that is too
+old, to say so.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+VENV = os.path.join(ROOT, ".venv")
+STAMP = os.path.join(VENV, "stamp.json")
+LOG = os.path.join(VENV, "setup.log")
+VERSIONS = ((3, 10), (3, 11), (3, 12), (3, 13))
+EXTRAS = ("cpu", "gpu")
+WHEELS = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"))
+
+
+class Refusal(Exception):
+    """A sentence for the user: what is wrong and what to do about it."""
+
+
+# --- What is here ---------------------------------------------------------------------------------
+
+
+def facts():
+    """What matters about this Python and its system."""
+    return {
+        "python": getattr(sys, "_base_executable", None) or sys.executable,  # not that of a venv
+        "version": list(sys.version_info[:3]),
+        "venv": importable("venv") and importable("ensurepip"),  # Debian packs these apart
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "glibc": platform.libc_ver()[0] == "glibc",
+        "missing": [name for name in system_libraries() if not loads(name)],
+    }
+
+
+def importable(module):
+    try:
+        __import__(module)
+    except ImportError:
+        return False
+    return True
+
+
+def loads(library):
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def system_libraries():
+    """The shared libraries that MXNet's wheel expects of a system and a small one may lack."""
+    if platform.system() != "Linux":
+        return []
+    return ["libgomp.so.1"] + {
+        "x86_64": ["libquadmath.so.0"],
+        "aarch64": ["libarmpl_lp64_mp.so"],
+    }.get(platform.machine(), [])
+
+
+def ask(python):
+    """The `facts` of another Python; None if it does not run, as a shim of pyenv may not."""
+    try:
+        answer = subprocess.check_output(
+            [python, os.path.abspath(__file__), "--facts"], stderr=subprocess.DEVNULL, timeout=60
+        )
+        return json.loads(answer.decode())
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def supported(about):
+    return tuple(about["version"][:2]) in VERSIONS
+
+
+def choose_python():
+    """The facts of $PYTHON (which runs this), or of the first Python on the PATH that serves."""
+    mine = facts()
+    if os.environ.get("PYTHON") or (supported(mine) and mine["venv"]):
+        return mine
+    others = [ask("python%d.%d" % version) for version in reversed(VERSIONS)]
+    return max([mine] + [o for o in others if o], key=lambda o: (supported(o), o["venv"]))
+
+
+def has_gpu_wheel(about):
+    return (about["system"], about["machine"]) == ("Linux", "x86_64")
+
+
+def choose_extra(about):
+    """$EXTRA, or gpu if there is a driver that answers and a wheel for this system, or cpu."""
+    if os.environ.get("EXTRA"):
+        return os.environ["EXTRA"]
+    try:
+        answer = subprocess.check_output(
+            ["nvidia-smi", "-L"], stderr=subprocess.DEVNULL, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError):
+        answer = b""
+    return "gpu" if answer.startswith(b"GPU ") and has_gpu_wheel(about) else "cpu"
+
+
+# --- What cannot work -----------------------------------------------------------------------------
+
+
+def check(about, extra):
+    """Raise a `Refusal` if the course cannot run on these facts."""
+    system, machine = about["system"], about["machine"]
+    version = ".".join(map(str, about["version"]))
+    if system == "Windows" or system.startswith(("CYGWIN", "MSYS", "MINGW")):
+        raise Refusal(
+            "MXNet has no wheel for Windows: run `wsl --install`, open Ubuntu (WSL 2) "
+            "and call make there, in a clone inside its own file system."
+        )
+    if (system, machine) == ("Darwin", "arm64"):
+        raise Refusal(
+            "MXNet has no wheel for Apple silicon: work in a Linux container, for example "
+            '`docker run --platform linux/amd64 -it -v "$PWD":/course -w /course python:3.12 bash`.'
+        )
+    if (system, machine) not in WHEELS or (system == "Linux" and not about["glibc"]):
+        raise Refusal(
+            "MXNet has no wheel for this system (%s on %s): it takes Linux with glibc "
+            "(Debian, Ubuntu, Fedora) on x86-64 or 64-bit Arm, or an Intel Mac." % (system, machine)
+        )
+    if not supported(about):
+        raise Refusal(
+            "the course needs Python 3.10 to 3.13 and this is %s (%s): install one of them "
+            "and name it, as in `make PYTHON=python3.12 lab`." % (version, about["python"])
+        )
+    if "libarmpl_lp64_mp.so" in about["missing"]:
+        raise Refusal(
+            "MXNet's wheel for 64-bit Arm needs the Arm Performance Libraries and they are not "
+            "found: install them from Arm and put their lib folder into LD_LIBRARY_PATH, or work "
+            "in a container made with `docker run --platform linux/amd64`."
+        )
+    if about["missing"]:
+        raise Refusal(
+            "MXNet needs %s of the system: `sudo apt install libgomp1 libquadmath0` (Debian, "
+            "Ubuntu) or `sudo dnf install libgomp libquadmath` (Fedora) and call make again."
+            % " and ".join(about["missing"])
+        )
+    if not about["venv"]:
+        raise Refusal(
+            "Python %s (%s) came without venv and ensurepip: `sudo apt install python%d.%d-venv` "
+            "and call make again." % ((version, about["python"]) + tuple(about["version"][:2]))
+        )
+    if extra not in EXTRAS:
+        raise Refusal("EXTRA is %r: say EXTRA=cpu or EXTRA=gpu." % extra)
+    if extra == "gpu" and not has_gpu_wheel(about):
+        raise Refusal("MXNet's GPU wheel is for Linux on x86-64 only: say EXTRA=cpu.")
+
+
+# --- What to install ------------------------------------------------------------------------------
+
+
+def read(name):
+    with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+        return file.read()
+
+
+def listed(extra):
+    """The packages that pyproject.toml lists in an extra (Python 3.10 has no TOML reader)."""
+    block = re.search(r"^%s = \[\n(.*?)^\]" % extra, read("pyproject.toml"), re.M | re.S).group(1)
+    return re.findall(r'^\s*"([\w-]+)', block, re.M)
+
+
+def requirements(extra):
+    """The requirements of the lock, each with its hashes, less those of the other extra."""
+    other = {name for each in EXTRAS if each != extra for name in listed(each)}
+    blocks = re.findall(r"^\w.*\n(?:[ ].*\n)*", read("requirements.lock"), re.M)
+    return [block for block in blocks if block.split("==")[0] not in other]
+
+
+def stamp(python, extra):
+    """What an environment was made from: another stamp asks for another environment."""
+    made_from = ("pyproject.toml", "requirements.lock", "tools/bootstrap.py", "tools/d2lres.pth")
+    digest = hashlib.sha256("".join(map(read, made_from)).encode()).hexdigest()
+    return {"root": ROOT, "files": digest, "python": os.path.realpath(python), "extra": extra}
+
+
+def is_ready():
+    """Whether .venv is finished and still what is asked for; no choice means no change."""
+    try:
+        with open(STAMP) as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return False
+    python = facts()["python"] if os.environ.get("PYTHON") else found.get("python")
+    wanted = stamp(python, os.environ.get("EXTRA") or found.get("extra"))
+    return found == wanted and os.path.exists(os.path.join(VENV, "bin", "python"))
+
+
+def build(python, extra):
+    """Make .venv from nothing; it counts only once its stamp is written."""
+    wanted = requirements(extra)
+    subprocess.check_call([python, "-I", "-m", "venv", "--clear", VENV])
+    listing = os.path.join(VENV, "requirements.txt")
+    with open(listing, "w") as file:
+        file.writelines(wanted)
+    pip = ["-m", "pip", "install", "--no-deps", "--no-color"]
+    call(pip + ["--require-hashes", "--only-binary=:all:", "-r", listing], len(wanted))
+    call(pip + ["--no-build-isolation", "--editable", ROOT])
+    call(["-m", "ipykernel", "install", "--sys-prefix", "--name=d2lres", "--display-name=d2lres"])
+    with open(STAMP, "w") as file:
+        json.dump(stamp(python, extra), file)
+
+
+def call(arguments, total=0):
+    """Run .venv's Python, its output in a log; on a terminal count the packages that pip takes."""
+    environment = dict(os.environ, PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1")
+    process = subprocess.Popen(
+        [os.path.join(VENV, "bin", "python"), "-I"] + arguments,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        universal_newlines=True,
+    )
+    lines, count = [], 0
+    with process, open(LOG, "a") as log:
+        for line in process.stdout:
+            log.write(line)
+            lines.append(line)
+            count += line.startswith("Collecting ")
+            if total and sys.stdout.isatty():
+                sys.stdout.write("\r\033[K  %d of %d %s" % (count, total, line.strip()[:60]))
+                sys.stdout.flush()
+    if total and sys.stdout.isatty():
+        sys.stdout.write("\r\033[K")
+    if process.returncode:
+        sys.stderr.write("".join(lines[-12:]))
+        raise Refusal(
+            "the set-up stopped at the lines above (all of them: .venv/setup.log); "
+            "see that the network is there and call make again."
+        )
+
+
+def main():
+    if sys.argv[1:] == ["--facts"]:
+        print(json.dumps(facts()))
+        return 0
+    if is_ready():
+        return 0
+    try:
+        about = choose_python()
+        extra = choose_extra(about)
+        check(about, extra)
+        version = "%d.%d" % tuple(about["version"][:2])
+        print("d2lres: setting up .venv (Python %s, %s), once" % (version, extra), flush=True)
+        build(about["python"], extra)
+    except Refusal as refusal:
+        sys.stderr.write("d2lres: %s\n" % refusal)
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nd2lres: interrupted; the next make begins again.\n")
+        return 130
+    print("d2lres: .venv is ready")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
