@@ -1,8 +1,8 @@
 """Build the environment .venv of this clone, once: `python3 tools/bootstrap.py`.
 
 It chooses a Python, refuses in one sentence what cannot work, installs what requirements.lock says
-(by hash; nothing is resolved and nothing compiled), then the project itself and its kernel. A stamp,
-written last, lets the next call return at once. PYTHON=python3.12 and EXTRA=cpu|gpu choose for you.
+(by hash; nothing is resolved, nothing compiled), then the project itself and its kernel. A stamp,
+written last, lets the next call return at once. PYTHON=python3.12 and EXTRA=cpu|gpu overrule it.
 
 Standard library only, and nothing newer than Python 3.6: it has to start on a Python that is too
 old, to say so.
@@ -21,8 +21,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "stamp.json")
 LOG = os.path.join(VENV, "setup.log")
-VERSIONS = ((3, 10), (3, 11), (3, 12), (3, 13))
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 EXTRAS = ("cpu", "gpu")
+MADE_FROM = ("pyproject.toml", "requirements.lock", "tools/bootstrap.py", "tools/d2lres.pth")
 WHEELS = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"))
 
 
@@ -83,8 +84,13 @@ def ask(python):
         return None
 
 
+def minor(about):
+    """The version as it is in a name: "3.12"."""
+    return "%d.%d" % tuple(about["version"][:2])
+
+
 def supported(about):
-    return tuple(about["version"][:2]) in VERSIONS
+    return minor(about) in VERSIONS
 
 
 def choose_python():
@@ -92,7 +98,7 @@ def choose_python():
     mine = facts()
     if os.environ.get("PYTHON") or (supported(mine) and mine["venv"]):
         return mine
-    others = [ask("python%d.%d" % version) for version in reversed(VERSIONS)]
+    others = [ask("python" + version) for version in reversed(VERSIONS)]
     return max([mine] + [o for o in others if o], key=lambda o: (supported(o), o["venv"]))
 
 
@@ -100,17 +106,22 @@ def has_gpu_wheel(about):
     return (about["system"], about["machine"]) == ("Linux", "x86_64")
 
 
-def choose_extra(about):
-    """$EXTRA, or gpu if there is a driver that answers and a wheel for this system, or cpu."""
-    if os.environ.get("EXTRA"):
-        return os.environ["EXTRA"]
+def driver_answers():
+    """Whether `nvidia-smi` runs and lists a GPU."""
     try:
-        answer = subprocess.check_output(
+        listing = subprocess.check_output(
             ["nvidia-smi", "-L"], stderr=subprocess.DEVNULL, timeout=60
         )
     except (OSError, subprocess.SubprocessError):
-        answer = b""
-    return "gpu" if answer.startswith(b"GPU ") and has_gpu_wheel(about) else "cpu"
+        return False
+    return listing.startswith(b"GPU ")
+
+
+def choose_extra(about):
+    """$EXTRA, or gpu if there are a driver that answers and a wheel for this system, or cpu."""
+    if os.environ.get("EXTRA"):
+        return os.environ["EXTRA"]
+    return "gpu" if has_gpu_wheel(about) and driver_answers() else "cpu"
 
 
 # --- What cannot work -----------------------------------------------------------------------------
@@ -154,8 +165,8 @@ def check(about, extra):
         )
     if not about["venv"]:
         raise Refusal(
-            "Python %s (%s) came without venv and ensurepip: `sudo apt install python%d.%d-venv` "
-            "and call make again." % ((version, about["python"]) + tuple(about["version"][:2]))
+            "Python %s (%s) came without venv and ensurepip: `sudo apt install python%s-venv` "
+            "and call make again." % (version, about["python"], minor(about))
         )
     if extra not in EXTRAS:
         raise Refusal("EXTRA is %r: say EXTRA=cpu or EXTRA=gpu." % extra)
@@ -186,8 +197,7 @@ def requirements(extra):
 
 def stamp(python, extra):
     """What an environment was made from: another stamp asks for another environment."""
-    made_from = ("pyproject.toml", "requirements.lock", "tools/bootstrap.py", "tools/d2lres.pth")
-    digest = hashlib.sha256("".join(map(read, made_from)).encode()).hexdigest()
+    digest = hashlib.sha256("".join(map(read, MADE_FROM)).encode()).hexdigest()
     return {"root": ROOT, "files": digest, "python": os.path.realpath(python), "extra": extra}
 
 
@@ -205,6 +215,8 @@ def is_ready():
 
 def build(python, extra):
     """Make .venv from nothing; it counts only once its stamp is written."""
+    if os.path.exists(STAMP):
+        os.remove(STAMP)
     wanted = requirements(extra)
     subprocess.check_call([python, "-I", "-m", "venv", "--clear", VENV])
     listing = os.path.join(VENV, "requirements.txt")
@@ -234,7 +246,7 @@ def call(arguments, total=0):
         for line in process.stdout:
             log.write(line)
             lines.append(line)
-            count += line.startswith("Collecting ")
+            count += line.startswith(("Collecting ", "Ignoring "))
             if total and sys.stdout.isatty():
                 sys.stdout.write("\r\033[K  %d of %d %s" % (count, total, line.strip()[:60]))
                 sys.stdout.flush()
@@ -258,8 +270,7 @@ def main():
         about = choose_python()
         extra = choose_extra(about)
         check(about, extra)
-        version = "%d.%d" % tuple(about["version"][:2])
-        print("d2lres: setting up .venv (Python %s, %s), once" % (version, extra), flush=True)
+        print("d2lres: setting up .venv (Python %s, %s), once" % (minor(about), extra), flush=True)
         build(about["python"], extra)
     except Refusal as refusal:
         sys.stderr.write("d2lres: %s\n" % refusal)

@@ -1,0 +1,69 @@
+"""`make test-pythons`: the library's tests on every supported Python that is found here.
+
+A Python that is not found is skipped and said to be; if none is found, that is an error.
+"""
+
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "tools"))
+from bootstrap import VERSIONS, ask, requirements  # noqa: E402
+
+UV = [sys.executable, "-m", "uv", "--quiet"]
+
+
+def find(version):
+    """A Python of this version that runs: on the PATH, or among pyenv's (whose shims may not)."""
+    name = f"python{version}"
+    hidden = Path.home().glob(f".pyenv/versions/{version}.*/bin/{name}")
+    answers = map(ask, [name, *map(str, sorted(hidden))])
+    return next((about["python"] for about in answers if about), None)
+
+
+PYTHONS = {version: find(version) for version in VERSIONS}
+if not any(PYTHONS.values()):
+    raise SystemExit("no Python from 3.10 to 3.13 is found: install one, or add it to the PATH.")
+
+
+def new_environment(session, version):
+    """The Python of a new, empty environment under .nox/."""
+    if not PYTHONS[version]:
+        session.skip(f"no Python {version} is found")
+    folder = ROOT / ".nox" / session.name
+    session.run(*UV, "venv", "--clear", "--python", PYTHONS[version], str(folder), external=True)
+    return str(folder / "bin" / "python")
+
+
+def run_tests(session, python):
+    versions = "import mxnet, numpy, sys; print(sys.version.split()[0], 'NumPy', numpy.__version__)"
+    session.run(python, "-c", versions, external=True)
+    quick = {"D2LRES_SCALE": "quick"}
+    session.run(python, "-m", "pytest", "tests", *session.posargs, env=quick, external=True)
+
+
+# nox finds only what is on the PATH, so the environments are made here.
+@nox.session(python=False)
+@nox.parametrize("version", VERSIONS, ids=VERSIONS)
+def locked(session, version):
+    """Every version as it is in requirements.lock."""
+    python = new_environment(session, version)
+    listing = ROOT / ".nox" / session.name / "requirements.txt"
+    listing.write_text("".join(requirements("cpu")))
+    install = [*UV, "pip", "install", "--python", python, "--no-deps"]
+    session.run(*install, "--require-hashes", "-r", str(listing), external=True)
+    session.run(*install, "--no-build-isolation", "--editable", str(ROOT), external=True)
+    run_tests(session, python)
+
+
+@nox.session(python=False)
+def pinned(session):
+    """MXNet's and d2l's own pins (NumPy 1.23.5) on the last Python that has wheels for them."""
+    python = new_environment(session, "3.11")
+    install = [*UV, "pip", "install", "--python", python]
+    # --no-config: without the overrides of pyproject.toml
+    session.run(*install, "--no-config", "--editable", f"{ROOT}[cpu,dev]", external=True)
+    session.run(*UV, "pip", "check", "--python", python, external=True)
+    run_tests(session, python)
