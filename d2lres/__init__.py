@@ -1,0 +1,64 @@
+"""Residual networks in Apache MXNet Gluon: the library behind the lessons.
+
+The names below are imported when they are first used: ``import d2lres`` is quick, and
+``python -m d2lres doctor`` works where MXNet does not.
+"""
+
+import importlib
+import sys
+import types
+
+from . import _hook
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "ArrayIter": "data",
+    "FASHION_MNIST_LABELS": "data",
+    "History": "train",
+    "Residual": "blocks",
+    "Scale": "scale",
+    "compile": "compile",
+    "doctor": "runtime",
+    "draw_block": "draw",
+    "draw_network": "draw",
+    "evaluate_accuracy": "train",
+    "load_data_fashion_mnist": "data",
+    "plot_confusion_matrix": "plot",
+    "plot_history": "plot",
+    "predict": "train",
+    "resnet18": "models",
+    "resnet_block": "blocks",
+    "scale": "scale",
+    "show_images": "plot",
+    "stem": "models",
+    "train": "train",
+    "text_labels": "data",
+    "try_gpu": "runtime",
+}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'd2lres' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return __all__
+
+
+class _Package(types.ModuleType):
+    """Keeps ``d2lres.train`` the function, also once the module of that name is imported."""
+
+    def __setattr__(self, name, value):
+        if isinstance(value, types.ModuleType) and _MODULE_OF.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+_hook.register()  # where the .pth file is not installed, importing d2lres first does as well

@@ -1,0 +1,62 @@
+"""The command line: ``python -m d2lres doctor | data | train | run``."""
+
+import argparse
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return 0 if it went well."""
+    parser = argparse.ArgumentParser(prog="python -m d2lres", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("doctor", help="what was found on this machine, and what is amiss")
+    commands.add_parser("data", help="get Fashion-MNIST, if it is not there yet")
+    training = commands.add_parser("train", help="train ResNet-18 on Fashion-MNIST")
+    training.add_argument("--scale", help="quick, lesson or full (see d2lres/scale.py)")
+    training.add_argument("--seed", type=int, default=0)
+    training.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
+    training.add_argument("--record", help="write the history to this JSON file")
+    args = vars(parser.parse_args(argv))
+    try:
+        return int(not globals()[f"_{args.pop('command')}"](**args))
+    except (ValueError, OSError) as error:
+        print(f"d2lres: {error}", file=sys.stderr)
+        return 1
+
+
+def _doctor():
+    from .runtime import doctor
+
+    return doctor()
+
+
+def _data():
+    from .data import fetch_fashion_mnist
+
+    print(fetch_fashion_mnist()[1])
+    return True
+
+
+def _train(scale, seed, precision, record):
+    import mxnet as mx
+
+    from . import load_data_fashion_mnist, resnet18, train
+    from .scale import scale as scale_of
+
+    size = scale_of(scale)
+    print(size)
+    train_iter, test_iter = load_data_fashion_mnist(
+        size.batch_size, size.resize, num_train=size.num_train, num_test=size.num_test
+    )
+    net = resnet18()
+    net.initialize(mx.init.Xavier())
+    history = train(
+        net, train_iter, test_iter, size.num_epochs, size.lr, seed=seed, precision=precision
+    )
+    history.run["scale"] = size.name
+    if record:
+        print(f"recorded in {history.save(record)}")
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""How a run shows itself: in a notebook, in a terminal or in a pipe."""
+
+import sys
+
+from tqdm.auto import tqdm
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Show a bar and live curves in a notebook, a bar in a terminal, one line an epoch in a pipe.
+
+    Parameters
+    ----------
+    history : History
+        Filled by the caller, one entry per epoch.
+    num_epochs, num_batches : int
+        Epochs in the run and batches in an epoch.
+    """
+
+    def __init__(self, history, num_epochs: int, num_batches: int):
+        self.history, self.num_epochs, self.num_batches = history, num_epochs, num_batches
+        self.notebook = in_notebook()
+
+    def __enter__(self):
+        total = self.num_epochs * self.num_batches
+        if self.notebook:
+            from IPython.display import display
+
+            from .plot import LiveCurves
+
+            self.bar = tqdm(total=total, unit="batch", display=False)
+            self.line = display(self.bar.container, display_id=True)
+            self.curves = LiveCurves(self.num_epochs)
+        else:
+            self.bar = tqdm(total=total, unit="batch", disable=not sys.stderr.isatty(), leave=False)
+        return self
+
+    def step(self, loss: float, acc: float) -> None:
+        """Show one more batch."""
+        self.bar.set_postfix_str(f"loss {loss:.3f}, train acc {acc:.3f}", refresh=False)
+        self.bar.update()
+
+    def epoch(self) -> None:
+        """Show one more epoch."""
+        if self.notebook:
+            self.curves.draw(self.history)
+        else:
+            tqdm.write(f"{self.history}")
+
+    def __exit__(self, *_):
+        self.bar.close()
+        if self.notebook:  # the last line of the history takes the place of the bar
+            from IPython.display import Pretty
+
+            self.line.update(Pretty(str(self.history)))
+
+
+def in_notebook():
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return type(get_ipython()).__name__ == "ZMQInteractiveShell"

@@ -1,0 +1,67 @@
+"""How large a lesson runs: the one place where images, resolution and epochs are chosen."""
+
+import os
+from typing import NamedTuple
+
+__all__ = ["Scale", "scale"]
+
+
+class Scale(NamedTuple):
+    """How large a lesson runs; ``str`` says it in words.
+
+    Attributes
+    ----------
+    name : str
+    num_train, num_test : int
+        Images used for training and for testing.
+    resize : int or None
+        Height and width in pixels after resizing; None keeps 28x28.
+    num_epochs, batch_size : int
+    lr : float
+    """
+
+    name: str
+    num_train: int
+    num_test: int
+    resize: int | None
+    num_epochs: int
+    batch_size: int
+    lr: float
+
+    def __str__(self) -> str:
+        size = self.resize or 28
+        return (
+            f"scale '{self.name}': {self.num_train:,} images of {size}x{size} pixels, "
+            f"{self.num_epochs} epoch{'s' * (self.num_epochs > 1)}, "
+            f"batches of {self.batch_size}, lr {self.lr}"
+        )
+
+
+# full is the run of Dive into Deep Learning, section 8.6.4
+_SCALES = {
+    s.name: s
+    for s in (
+        Scale("quick", 2_000, 1_000, None, 2, 64, 0.05),
+        Scale("lesson", 60_000, 10_000, None, 4, 256, 0.05),
+        Scale("full", 60_000, 10_000, 96, 10, 256, 0.05),
+    )
+}
+
+
+def scale(name: str | None = None) -> Scale:
+    """Return the scale a lesson runs at.
+
+    Parameters
+    ----------
+    name : {"quick", "lesson", "full"}, optional
+        By default the environment variable ``D2LRES_SCALE``, else ``"lesson"``.
+
+    Raises
+    ------
+    ValueError
+        If there is no scale of this name.
+    """
+    name = name or os.environ.get("D2LRES_SCALE") or "lesson"
+    if name not in _SCALES:
+        raise ValueError(f"there is no scale {name!r}: D2LRES_SCALE is one of {', '.join(_SCALES)}")
+    return _SCALES[name]

@@ -1,0 +1,328 @@
+"""Training: the loop, its metrics and the record of a run."""
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+from mxnet import autograd, gluon, np, npx
+
+from . import runtime
+from .compile import compile
+from .progress import Progress, in_notebook
+
+__all__ = ["History", "evaluate_accuracy", "predict", "train"]
+
+npx.set_np()
+
+
+@dataclasses.dataclass
+class History:
+    """What happened in a run, one entry per epoch, and what the run was.
+
+    Attributes
+    ----------
+    train_loss : list of float
+        Mean cross-entropy over the training images, in nats, measured while training.
+    train_acc, test_acc : list of float
+        Shares between 0 and 1. ``train_acc`` is measured while training.
+    seconds : list of float
+        Time spent in the training steps of the epoch.
+    images_per_second : list of float
+    run : dict
+        Seed, learning rate, data source, versions, machine and so on.
+    """
+
+    train_loss: list[float] = dataclasses.field(default_factory=list)
+    train_acc: list[float] = dataclasses.field(default_factory=list)
+    test_acc: list[float] = dataclasses.field(default_factory=list)
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    images_per_second: list[float] = dataclasses.field(default_factory=list)
+    run: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.train_loss)
+
+    def __str__(self) -> str:
+        if not len(self):
+            return "no epoch yet"
+        return (
+            f"epoch {len(self)}: loss {self.train_loss[-1]:.3f}, train acc "
+            f"{self.train_acc[-1]:.3f}, test acc {self.test_acc[-1]:.3f}, "
+            f"{self.images_per_second[-1]:.0f} images/s"
+        )
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write the history as JSON, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "History":
+        """Read a history that ``save`` wrote."""
+        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def train(
+    net: gluon.HybridBlock,
+    train_iter,
+    test_iter,
+    num_epochs: int,
+    lr: float,
+    device: mx.Context | None = None,
+    *,
+    seed: int = 0,
+    precision: str = "auto",
+) -> History:
+    """Train a classifier with minibatch SGD and the cross-entropy loss.
+
+    A notebook shows a progress bar and live curves, a terminal a bar, a pipe one line per epoch.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        An initialised network; float32 images (batch, channels, height, width) to one score per
+        class, (batch, num_classes).
+    train_iter, test_iter : iterable of (X, y)
+        What ``load_data_fashion_mnist`` returns, or any iterables with a length that give float32
+        images and integer labels from 0 to num_classes - 1.
+    num_epochs : int
+        Passes over the training images.
+    lr : float
+        Learning rate.
+    device : mxnet.Context, optional
+        By default ``try_gpu()``.
+    seed : int, default 0
+        Fixes the order of the images and the draws of MXNet's random numbers. The same seed on the
+        same machine gives the same history to the last bit.
+    precision : {"auto", "float32", "bfloat16"}, default "auto"
+        See ``compile``.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    ValueError
+        If ``num_epochs``, ``lr`` or a label is out of range, or a data set is empty.
+    RuntimeError
+        If the network has not been initialised.
+
+    References
+    ----------
+    Dive into Deep Learning, section 7.6 (``train_ch6``).
+    """
+    _check_arguments(net, num_epochs, lr)
+    device = device or runtime.try_gpu()
+    net.collect_params().reset_ctx(device)
+    mx.random.seed(seed)
+    fast = compile(net, _first_batch(train_iter).as_in_ctx(device), precision)
+    train_iter.seed, train_iter.epoch = seed, 0
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": lr})
+    history = History(run=_describe(train_iter, num_epochs, lr, device, seed, fast.precision))
+    with Progress(history, num_epochs, len(train_iter)) as progress:
+        for _ in range(num_epochs):
+            start = time.perf_counter()
+            loss, acc, num_images = _train_epoch(fast, train_iter, trainer, device, progress)
+            seconds = time.perf_counter() - start
+            history.train_loss.append(loss)
+            history.train_acc.append(acc)
+            history.seconds.append(seconds)
+            history.images_per_second.append(num_images / seconds)
+            history.test_acc.append(evaluate_accuracy(fast, test_iter, device))
+            progress.epoch()
+    return history
+
+
+def _train_epoch(net, train_iter, trainer, device, progress):
+    """Train for one pass; return mean loss, accuracy and the number of images."""
+    loss = gluon.loss.SoftmaxCrossEntropyLoss()
+    meter = _Meter()
+    for X, y in train_iter:
+        X, y = X.as_in_ctx(device), y.as_in_ctx(device)
+        with autograd.record():
+            Y_hat = net(X)
+            l = loss(Y_hat, y)  # noqa: E741 (the book's name)
+        _check_labels(y, Y_hat.shape[1])
+        l.backward()
+        trainer.step(len(y))
+        meter.add(
+            l.sum(), (Y_hat.argmax(axis=1).astype("int32") == y.astype("int32")).sum(), len(y)
+        )
+        progress.step(meter.loss, meter.acc)
+    meter.flush()
+    if not meter.num_images:
+        raise ValueError("train_iter gave no batch: there is nothing to train on")
+    return meter.loss, meter.acc, meter.num_images
+
+
+def _command():
+    """Return the command line of this run, without the folders of this machine."""
+    program, *arguments = sys.argv
+    if Path(program).name == "__main__.py":
+        return " ".join(["python -m d2lres", *arguments])
+    return "a notebook" if in_notebook() else Path(program).name
+
+
+class _Meter:
+    """Sums of loss and hits, read one batch late so that MXNet never waits for Python."""
+
+    def __init__(self):
+        self.loss_sum, self.hits, self.num_images, self._last = 0.0, 0, 0, None
+
+    def add(self, loss_sum, hits, num_images):
+        self.flush()
+        self._last = loss_sum, hits, num_images
+
+    def flush(self):
+        if self._last:
+            loss_sum, hits, num_images = self._last
+            self.loss_sum += float(loss_sum)
+            self.hits += int(hits)
+            self.num_images += num_images
+            self._last = None
+
+    @property
+    def loss(self):
+        return self.loss_sum / max(self.num_images, 1)
+
+    @property
+    def acc(self):
+        return self.hits / max(self.num_images, 1)
+
+
+def _hits(Y_hat, y):
+    """Count the rows of scores whose largest stands at the label."""
+    return (Y_hat.argmax(axis=1).astype("int32") == y.astype("int32")).sum()
+
+
+def evaluate_accuracy(net: gluon.Block, data_iter, device: mx.Context | None = None) -> float:
+    """Return the share of images in ``data_iter`` that ``net`` classifies correctly.
+
+    Parameters
+    ----------
+    net : Block
+        float32 images (batch, channels, height, width) to scores (batch, num_classes).
+    data_iter : iterable of (X, y)
+    device : mxnet.Context, optional
+        By default the device that holds the parameters of ``net``.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If ``data_iter`` is empty or a label is out of range.
+    RuntimeError
+        If the network has not been initialised.
+    """
+    device = device or _device_of(net)
+    hits = num_images = 0
+    for X, y in data_iter:
+        Y_hat = net(X.as_in_ctx(device))
+        y = y.as_in_ctx(device)
+        _check_labels(y, Y_hat.shape[1])
+        hits += int(_hits(Y_hat, y))
+        num_images += len(y)
+    if not num_images:
+        raise ValueError("data_iter gave no batch: there is nothing to evaluate")
+    return hits / num_images
+
+
+def predict(net: gluon.Block, X: np.ndarray) -> np.ndarray:
+    """Return the class with the highest score for each image.
+
+    Parameters
+    ----------
+    net : Block
+        float32 images (batch, channels, height, width) to scores (batch, num_classes).
+    X : float32 array, shape (batch, channels, height, width)
+
+    Returns
+    -------
+    int32 array, shape (batch,)
+
+    Raises
+    ------
+    ValueError
+        If X is not a batch of images.
+    RuntimeError
+        If the network has not been initialised.
+    """
+    device = _device_of(net)
+    if X.ndim != 4 or not len(X):
+        raise ValueError(
+            f"predict expects a batch of images (batch, channels, height, width), got {X.shape}; "
+            "for a single image X write X[None]"
+        )
+    batches = (X[i : i + 256].as_in_ctx(device) for i in range(0, len(X), 256))
+    return np.concatenate([net(batch).argmax(axis=1).astype("int32") for batch in batches])
+
+
+def _device_of(net):
+    """Return the device of the parameters, or say that there are none yet."""
+    for name, param in net.collect_params().items():
+        if param._data is None and not param._deferred_init:
+            raise RuntimeError(
+                f"the network has no weights yet ({name} is not initialised). "
+                "Call net.initialize(mx.init.Xavier()) first."
+            )
+        return param.list_ctx()[0]
+    return mx.cpu()
+
+
+def _check_arguments(net, num_epochs, lr):
+    if not isinstance(num_epochs, int) or num_epochs < 1:
+        raise ValueError(f"num_epochs is a whole number of at least 1, got {num_epochs!r}")
+    if not (math.isfinite(lr) and lr > 0):
+        raise ValueError(
+            f"the learning rate must be a positive number, got lr={lr}: with a negative one each "
+            "step would go uphill. Try lr=0.05."
+        )
+    _device_of(net)
+
+
+def _check_labels(y, num_classes):
+    """MXNet's loss would silently clip a label that is out of range."""
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"labels go from {low} to {high}, but the network has {num_classes} outputs, for the "
+            f"labels 0 to {num_classes - 1}. Build it with num_classes={high + 1}, or check y."
+        )
+
+
+def _first_batch(train_iter):
+    """Return a batch to trace the network with."""
+    for X, _ in train_iter:
+        return X
+    raise ValueError("train_iter gave no batch: there is nothing to train on")
+
+
+def _describe(train_iter, num_epochs, lr, device, seed, precision):
+    """Say what a run was: enough to repeat it."""
+    data = ("batch_size", "num_examples", "image_shape", "source")  # what an ArrayIter knows
+    return {
+        "num_epochs": num_epochs,
+        "lr": lr,
+        "optimizer": "sgd",
+        "seed": seed,
+        "precision": precision,
+        "command": _command(),
+        "device": str(device),
+        **{name: getattr(train_iter, name, None) for name in data},
+        **runtime.machine(),
+    }
