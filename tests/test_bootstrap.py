@@ -50,17 +50,17 @@ def clone(bootstrap, monkeypatch, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((root / name).read_text())
     monkeypatch.setattr(bootstrap, "ROOT", str(tmp_path))
-    for name, path in {"VENV": "", "STAMP": "stamp.json", "LOG": "setup.log"}.items():
+    for name, path in {"VENV": "", "VENV_PYTHON": "bin/python", "STAMP": "stamp.json"}.items():
         monkeypatch.setattr(bootstrap, name, str(tmp_path / ".venv" / path))
+    bootstrap.builds, bootstrap.runs = [], []
 
     def make_venv(command):
         (tmp_path / ".venv" / "bin").mkdir(parents=True, exist_ok=True)
         (tmp_path / ".venv" / "bin" / "python").touch()
         bootstrap.builds.append(command[0])
 
-    bootstrap.builds = []
     monkeypatch.setattr(bootstrap.subprocess, "check_call", make_venv)
-    monkeypatch.setattr(bootstrap, "call", lambda arguments, total=0: None)
+    monkeypatch.setattr(bootstrap, "run", lambda *module: not bootstrap.runs.append(module))
     return bootstrap
 
 
@@ -184,17 +184,17 @@ def test_a_venv_whose_python_is_gone_is_not_ready(clone):
     assert not clone.is_ready()
 
 
-@pytest.mark.parametrize("broken_step", [0, 1, 2])
+@pytest.mark.parametrize("broken_step", [0, 1, 2, 3])
 def test_an_interrupted_set_up_leaves_no_stamp(clone, monkeypatch, capsys, broken_step):
-    steps = []
-
-    def call(arguments, total=0):
-        steps.append(arguments)
-        if len(steps) > broken_step:
+    def run(*module):
+        clone.runs.append(module)
+        if len(clone.runs) > broken_step:
             raise KeyboardInterrupt
+        return True
 
     clone.main()
-    monkeypatch.setattr(clone, "call", call)
+    clone.runs.clear()
+    monkeypatch.setattr(clone, "run", run)
     monkeypatch.setenv("EXTRA", "gpu")
     assert clone.main() == 130
     assert "interrupted" in capsys.readouterr().err
@@ -202,16 +202,33 @@ def test_an_interrupted_set_up_leaves_no_stamp(clone, monkeypatch, capsys, broke
     assert not clone.is_ready()
 
 
-def test_a_failing_step_is_shown_and_ends_in_a_sentence(clone, monkeypatch, capfd, tmp_path):
-    monkeypatch.undo()
-    bootstrap = load()
-    (tmp_path / "bin").mkdir()
-    executable(tmp_path / "bin" / "python", "echo no matching hash; exit 1")
-    bootstrap.VENV, bootstrap.LOG = str(tmp_path), str(tmp_path / "setup.log")
-    with pytest.raises(bootstrap.Refusal, match="call make again"):
-        bootstrap.call(["-m", "pip"])
-    assert capfd.readouterr().err == "no matching hash\n"
-    assert Path(bootstrap.LOG).read_text() == "no matching hash\n"
+def test_pip_takes_over_where_uv_fails(clone, monkeypatch, capsys):
+    def run(*module):
+        clone.runs.append(module)
+        return module[0] != "uv"
+
+    monkeypatch.setattr(clone, "run", run)
+    assert clone.main() == 0
+    tools = [module[0] for module in clone.runs]
+    assert tools == ["pip", "uv", "pip", "pip", "ipykernel"]
+    assert clone.runs[1][-5:] == clone.runs[2][-5:]
+    assert "now pip tries" in capsys.readouterr().out
+
+
+def test_a_failing_step_ends_in_a_sentence(clone, monkeypatch, capsys):
+    monkeypatch.setattr(clone, "run", lambda *module: module[0] != "ipykernel")
+    assert clone.main() == 1
+    assert capsys.readouterr().err.endswith("call make again.\n")
+    assert not clone.is_ready()
+
+
+def test_only_the_lock_is_installed(clone):
+    clone.main()
+    uv, everything = (Path(clone.VENV, name).read_text() for name in ("uv.txt", "requirements.txt"))
+    assert uv.startswith("uv==") and uv.count("==") == 1 and uv in everything
+    assert everything == "".join(clone.requirements("cpu"))
+    assert all("--no-deps" in module for module in clone.runs if module[0] != "ipykernel")
+    assert all("--require-hashes" in module for module in clone.runs if "-r" in module)
 
 
 def test_it_starts_on_a_python_that_is_too_old():

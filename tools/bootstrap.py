@@ -19,8 +19,8 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
+VENV_PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "stamp.json")
-LOG = os.path.join(VENV, "setup.log")
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 EXTRAS = ("cpu", "gpu")
 MADE_FROM = ("pyproject.toml", "requirements.lock", "tools/bootstrap.py", "tools/d2lres.pth")
@@ -210,53 +210,50 @@ def is_ready():
         return False
     python = facts()["python"] if os.environ.get("PYTHON") else found.get("python")
     wanted = stamp(python, os.environ.get("EXTRA") or found.get("extra"))
-    return found == wanted and os.path.exists(os.path.join(VENV, "bin", "python"))
+    return found == wanted and os.path.exists(VENV_PYTHON)
 
 
 def build(python, extra):
     """Make .venv from nothing; it counts only once its stamp is written."""
     if os.path.exists(STAMP):
         os.remove(STAMP)
-    wanted = requirements(extra)
     subprocess.check_call([python, "-I", "-m", "venv", "--clear", VENV])
-    listing = os.path.join(VENV, "requirements.txt")
-    with open(listing, "w") as file:
-        file.writelines(wanted)
-    pip = ["-m", "pip", "install", "--no-deps", "--no-color"]
-    call(pip + ["--require-hashes", "--only-binary=:all:", "-r", listing], len(wanted))
-    call(pip + ["--no-build-isolation", "--editable", ROOT])
-    call(["-m", "ipykernel", "install", "--sys-prefix", "--name=d2lres", "--display-name=d2lres"])
+    chosen = requirements(extra)
+    just_uv = locked("uv.txt", [block for block in chosen if block.startswith("uv==")])
+    everything = locked("requirements.txt", chosen)
+    must("pip", "install", "--quiet", *just_uv)
+    # pip fetches one file after the other, which takes minutes where uv takes seconds. But uv does
+    # not know of the mirror, proxy or certificate that a school may have put into pip's settings.
+    if not run("uv", "pip", "install", "--python", VENV_PYTHON, *everything):
+        print(
+            "d2lres: uv could not get the packages; now pip tries, which takes longer", flush=True
+        )
+        must("pip", "install", *everything)
+    must("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", ROOT)
+    must("ipykernel", "install", "--sys-prefix", "--name=d2lres", "--display-name=d2lres")
     with open(STAMP, "w") as file:
         json.dump(stamp(python, extra), file)
 
 
-def call(arguments, total=0):
-    """Run .venv's Python, its output in a log; on a terminal count the packages that pip takes."""
-    environment = dict(os.environ, PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1")
-    process = subprocess.Popen(
-        [os.path.join(VENV, "bin", "python"), "-I"] + arguments,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        universal_newlines=True,
-    )
-    lines, count = [], 0
-    with process, open(LOG, "a") as log:
-        for line in process.stdout:
-            log.write(line)
-            lines.append(line)
-            count += line.startswith(("Collecting ", "Ignoring "))
-            if total and sys.stdout.isatty():
-                sys.stdout.write("\r\033[K  %d of %d %s" % (count, total, line.strip()[:60]))
-                sys.stdout.flush()
-    if total and sys.stdout.isatty():
-        sys.stdout.write("\r\033[K")
-    if process.returncode:
-        sys.stderr.write("".join(lines[-12:]))
+def locked(name, blocks):
+    """The arguments that install these blocks of the lock, and nothing else, in pip and in uv."""
+    path = os.path.join(VENV, name)
+    with open(path, "w") as file:
+        file.writelines(blocks)
+    return ["--no-deps", "--require-hashes", "--only-binary=:all:", "-r", path]
+
+
+def run(*module):
+    """Whether this module with its arguments went well in .venv's Python."""
+    settings = dict(os.environ, PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1")
+    return subprocess.call([VENV_PYTHON, "-I", "-m", *module], cwd=ROOT, env=settings) == 0
+
+
+def must(*module):
+    if not run(*module):
         raise Refusal(
-            "the set-up stopped at the lines above (all of them: .venv/setup.log); "
-            "see that the network is there and call make again."
+            "the set-up stopped at what is said above: see that this machine reaches the network "
+            "and has room on its disk, and call make again."
         )
 
 
