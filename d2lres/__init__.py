@@ -19,6 +19,7 @@ _MODULE_OF = {
     "Residual": "blocks",
     "Scale": "scale",
     "compile": "compile",
+    "confusion_matrix": "train",
     "doctor": "runtime",
     "draw_block": "draw",
     "draw_network": "draw",

@@ -15,6 +15,8 @@ def main(argv: list[str] | None = None) -> int:
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
     training.add_argument("--record", help="write the history to this JSON file")
+    running = commands.add_parser("run", help="execute a lesson and write it as HTML under out/")
+    running.add_argument("lesson", nargs="?", default="notebooks/03_fashion_mnist.ipynb")
     args = vars(parser.parse_args(argv))
     try:
         return int(not globals()[f"_{args.pop('command')}"](**args))
@@ -55,6 +57,14 @@ def _train(scale, seed, precision, record):
     history.run["scale"] = size.name
     if record:
         print(f"recorded in {history.save(record)}")
+    return True
+
+
+def _run(lesson):
+    from .lesson import run_lesson
+
+    for path in run_lesson(lesson):
+        print(f"written: {path}")
     return True
 
 

@@ -163,7 +163,7 @@ def _seconds_a_step(net, X, precision, num_steps=3):
 def _fingerprint(net, X):
     """Identify what a measurement depends on: the graph, the batch, the machine and MXNet."""
     graph = json.loads(net(mx.sym.var("data").as_np_ndarray()).tojson())
-    nodes = [(n["op"], n.get("attrs"), n["inputs"]) for n in graph["nodes"]]
+    nodes = [(n["op"], n.get("attrs"), [i[:2] for i in n["inputs"]]) for n in graph["nodes"]]
     what = json.dumps([nodes, X.shape, str(X.ctx), runtime.machine()], sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()[:16]
 

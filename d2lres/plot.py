@@ -1,5 +1,6 @@
 """Figures of a run: its curves, images with predictions, and which classes are confused."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -10,10 +11,18 @@ __all__ = ["LiveCurves", "plot_confusion_matrix", "plot_history", "show_images"]
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
 
-def _subplots(rows, columns, width, height, **kwargs):
-    """Return a figure that pyplot does not know, so that a notebook shows it once."""
-    fig = Figure(figsize=(width, height), layout="constrained")
-    return fig, fig.subplots(rows, columns, squeeze=False, **kwargs)
+def _subplots(rows, columns, width, height):
+    """Return a figure and its axes, closed for pyplot: a notebook shows it once, where it ends."""
+    fig, axes = plt.subplots(
+        rows, columns, squeeze=False, figsize=(width, height), layout="constrained"
+    )
+    plt.close(fig)
+    return fig, axes
+
+
+def _numpy(array):
+    """Return a NumPy array; NumPy itself would take MXNet's apart element by element."""
+    return array.asnumpy() if hasattr(array, "asnumpy") else np.asarray(array)
 
 
 def plot_history(history, num_epochs: int | None = None, title: str = "") -> Figure:
@@ -95,7 +104,7 @@ def show_images(X, y, y_hat=None, labels=None, columns: int = 8) -> Figure:
     from .data import FASHION_MNIST_LABELS
 
     labels = labels or FASHION_MNIST_LABELS
-    X, y = np.asarray(X), np.asarray(y)
+    X = _numpy(X)
     rows = -(-len(X) // columns)
     fig, axes = _subplots(rows, columns, 1.5 * columns, 1.9 * rows)
     for ax in axes.flat:
@@ -128,7 +137,7 @@ def plot_confusion_matrix(matrix, labels=None) -> Figure:
     from .data import FASHION_MNIST_LABELS
 
     labels = labels or FASHION_MNIST_LABELS
-    matrix = np.asarray(matrix)
+    matrix = _numpy(matrix)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     fig, ((ax,),) = _subplots(1, 1, 8.5, 7.5)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)

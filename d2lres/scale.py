@@ -41,7 +41,7 @@ class Scale(NamedTuple):
 _SCALES = {
     s.name: s
     for s in (
-        Scale("quick", 2_000, 1_000, None, 2, 64, 0.05),
+        Scale("quick", 2_000, 1_000, None, 3, 64, 0.05),
         Scale("lesson", 60_000, 10_000, None, 4, 256, 0.05),
         Scale("full", 60_000, 10_000, 96, 10, 256, 0.05),
     )

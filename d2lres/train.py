@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import mxnet as mx
+import numpy as onp
 from mxnet import autograd, gluon, np, npx
 
 from . import runtime
 from .compile import compile
+from .data import ArrayIter
 from .progress import Progress, in_notebook
 
-__all__ = ["History", "evaluate_accuracy", "predict", "train"]
+__all__ = ["History", "confusion_matrix", "evaluate_accuracy", "predict", "train"]
 
 npx.set_np()
 
@@ -127,7 +129,8 @@ def train(
     net.collect_params().reset_ctx(device)
     mx.random.seed(seed)
     fast = compile(net, _first_batch(train_iter).as_in_ctx(device), precision)
-    train_iter.seed, train_iter.epoch = seed, 0
+    if isinstance(train_iter, ArrayIter):
+        train_iter.seed, train_iter.epoch = seed, 0
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": lr})
     history = History(run=_describe(train_iter, num_epochs, lr, device, seed, fast.precision))
     with Progress(history, num_epochs, len(train_iter)) as progress:
@@ -169,7 +172,7 @@ def _train_epoch(net, train_iter, trainer, device, progress):
 def _command():
     """Return the command line of this run, without the folders of this machine."""
     program, *arguments = sys.argv
-    if Path(program).name == "__main__.py":
+    if program.endswith(os.path.join("d2lres", "__main__.py")):
         return " ".join(["python -m d2lres", *arguments])
     return "a notebook" if in_notebook() else Path(program).name
 
@@ -270,6 +273,26 @@ def predict(net: gluon.Block, X: np.ndarray) -> np.ndarray:
         )
     batches = (X[i : i + 256].as_in_ctx(device) for i in range(0, len(X), 256))
     return np.concatenate([net(batch).argmax(axis=1).astype("int32") for batch in batches])
+
+
+def confusion_matrix(y, y_hat, num_classes):
+    """Count how often images of each class are taken for each class.
+
+    Parameters
+    ----------
+    y, y_hat : array of int, shape (n,)
+        True and predicted classes.
+    num_classes : int
+
+    Returns
+    -------
+    numpy.ndarray of int, shape (num_classes, num_classes)
+        Entry (i, j) counts the images of class i that were predicted to be of class j.
+    """
+    matrix = onp.zeros((num_classes, num_classes), dtype=int)
+    for i, j in zip(y.tolist(), y_hat.tolist(), strict=True):
+        matrix[i, j] += 1
+    return matrix
 
 
 def _device_of(net):

@@ -1,0 +1,67 @@
+import json
+import sys
+
+import nbformat
+import pytest
+
+from d2lres import __version__
+from d2lres.__main__ import main
+from d2lres.lesson import run_lesson
+from d2lres.scale import Scale, scale
+
+
+def test_doctor(capsys):
+    assert main(["doctor"]) == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_data(capsys):
+    assert main(["data"]) == 0
+    assert capsys.readouterr().out.startswith("Fashion-MNIST: ")
+
+
+def test_train_records_the_run(tmp_path, monkeypatch, capsys):
+    tiny = Scale("tiny", 40, 20, None, 1, 20, 0.05)
+    monkeypatch.setattr(sys.modules["d2lres.scale"], "scale", lambda name=None: tiny)
+    record = tmp_path / "run.json"
+    assert main(["train", "--seed", "3", "--precision", "float32", "--record", str(record)]) == 0
+    run = json.loads(record.read_text())["run"]
+    assert (run["scale"], run["seed"], run["num_examples"]) == ("tiny", 3, 40)
+    assert "40 images of 28x28 pixels, 1 epoch," in capsys.readouterr().out
+
+
+def test_what_cannot_be_done_is_said_in_one_line(capsys):
+    assert main(["train", "--scale", "huge"]) == 1
+    assert "no scale 'huge': D2LRES_SCALE is one of quick, lesson, full" in capsys.readouterr().err
+    assert main(["run", "missing.ipynb"]) == 1
+    assert "there is no lesson missing.ipynb" in capsys.readouterr().err
+
+
+def test_the_scale_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("D2LRES_SCALE", "full")
+    assert scale() == ("full", 60_000, 10_000, 96, 10, 256, 0.05)
+    assert "60,000 images of 96x96 pixels, 10 epochs" in str(scale())
+    monkeypatch.delenv("D2LRES_SCALE")
+    assert scale().name == "lesson"
+    with pytest.raises(ValueError, match="no scale 'small'"):
+        scale("small")
+
+
+def test_a_lesson_without_a_browser(tmp_path, capsys):
+    cells = [
+        nbformat.v4.new_code_cell("1 + 1", metadata={"tags": ["result"]}),
+        nbformat.v4.new_code_cell(
+            "from d2lres import History, plot_history\n"
+            "plot_history(History([2.0], [0.5], [0.4], [1.0], [9.0]))",
+            metadata={"tags": ["curves"]},
+        ),
+        nbformat.v4.new_code_cell(
+            "from tqdm.notebook import tqdm\nfor i in tqdm(range(3), leave=False): pass"
+        ),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "tiny.ipynb")
+    html, picture = run_lesson(tmp_path / "tiny.ipynb", tmp_path / "out")
+    captured = capsys.readouterr()
+    assert captured.out == "2\n" and "3/3" in captured.err
+    assert html.name == "tiny.html" and "<img" in html.read_text(encoding="utf-8")
+    assert picture.name == "tiny_curves.png" and picture.read_bytes().startswith(b"\x89PNG")

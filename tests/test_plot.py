@@ -1,0 +1,67 @@
+import io
+
+import numpy as onp
+from mxnet import np
+
+from d2lres import History, plot_confusion_matrix, plot_history, show_images
+from d2lres.plot import LiveCurves
+
+HISTORY = History([2.0, 1.0], [0.5, 0.7], [0.4, 0.6], [1.0, 1.0], [9.0, 9.0])
+
+
+def rendered(fig):
+    """Draw a figure; return all its texts. Fails if a text lies outside the picture."""
+    picture = io.BytesIO()
+    fig.savefig(picture, format="png")
+    assert picture.getvalue().startswith(b"\x89PNG")
+    return " ".join(t.get_text() for t in fig.findobj(lambda a: hasattr(a, "get_text")))
+
+
+def test_curves_hold_the_history():
+    fig = plot_history(HISTORY, title="a run")
+    loss, accuracy = fig.axes
+    assert [list(line.get_ydata()) for line in loss.lines] == [[2.0, 1.0]]
+    assert [list(line.get_ydata()) for line in accuracy.lines] == [[0.5, 0.7], [0.4, 0.6]]
+    texts = rendered(fig)
+    assert all(w in texts for w in ("epoch", "accuracy", "loss", "training", "test", "a run"))
+
+
+def test_the_axis_of_a_run_that_goes_on_is_as_long_as_the_run():
+    assert plot_history(HISTORY, num_epochs=10).axes[0].get_xlim()[1] > 10
+
+
+def test_images_with_their_labels():
+    fig = show_images(np.random.uniform(size=(5, 1, 8, 8)), np.array([0, 1, 2, 3, 9]), columns=3)
+    assert sum(bool(ax.images) for ax in fig.axes) == 5 and len(fig.axes) == 6
+    assert fig.axes[4].get_title() == "ankle boot"
+    rendered(fig)
+
+
+def test_predictions_are_marked():
+    fig = show_images(onp.zeros((2, 3, 8, 8)), [0, 1], [0, 2])
+    right, wrong = fig.axes[:2]
+    assert right.get_title() == "t-shirt\n✓" and wrong.get_title() == "trouser\n✗ pullover"
+    assert right.title.get_color() != wrong.title.get_color()
+
+
+def test_confusion_matrix_in_percent():
+    fig = plot_confusion_matrix(onp.array([[3, 1], [0, 0]]), labels=["cat", "dog"])
+    texts = rendered(fig)
+    assert "75" in texts and "25" in texts and "cat" in texts and "true class" in texts
+
+
+def test_live_curves_are_drawn_in_place(monkeypatch):
+    shown = []
+
+    class Handle:
+        update = staticmethod(lambda fig: shown.append(("update", fig)))
+
+    def display(fig, display_id):
+        shown.append(("display", fig))
+        return Handle
+
+    monkeypatch.setattr("IPython.display.display", display)
+    curves = LiveCurves(3)
+    curves.draw(HISTORY)
+    curves.draw(HISTORY)
+    assert [how for how, _ in shown] == ["display", "update"]
