@@ -51,9 +51,8 @@ def _train(scale, seed, precision, record):
     )
     net = resnet18()
     net.initialize(mx.init.Xavier())
-    history = train(
-        net, train_iter, test_iter, size.num_epochs, size.lr, seed=seed, precision=precision
-    )
+    recipe = {"scheduler": size.scheduler(len(train_iter)), "precision": precision}
+    history = train(net, train_iter, test_iter, size.num_epochs, size.lr, seed=seed, **recipe)
     history.run["scale"] = size.name
     if record:
         print(f"recorded in {history.save(record)}")

@@ -18,6 +18,8 @@ class Scale(NamedTuple):
         Height and width in pixels after resizing; None keeps 28x28.
     num_epochs, batch_size : int
     lr : float
+    decay : bool
+        Whether the learning rate falls to zero along a cosine, as a short run needs to end well.
     """
 
     name: str
@@ -27,23 +29,36 @@ class Scale(NamedTuple):
     num_epochs: int
     batch_size: int
     lr: float
+    decay: bool
 
     def __str__(self) -> str:
         size = self.resize or 28
         return (
             f"scale '{self.name}': {self.num_train:,} images of {size}x{size} pixels, "
             f"{self.num_epochs} epoch{'s' * (self.num_epochs > 1)}, "
-            f"batches of {self.batch_size}, lr {self.lr}"
+            f"batches of {self.batch_size}, lr {self.lr}{' falling to 0' * self.decay}"
         )
+
+    def scheduler(self, num_batches: int):
+        """Return MXNet's scheduler for epochs of ``num_batches`` batches; None for a constant lr.
+
+        References
+        ----------
+        Dive into Deep Learning, section 12.11.
+        """
+        from mxnet.lr_scheduler import CosineScheduler
+
+        if self.decay:
+            return CosineScheduler(self.num_epochs * num_batches, self.lr, final_lr=0)
 
 
 # full is the run of Dive into Deep Learning, section 8.6.4
 _SCALES = {
     s.name: s
     for s in (
-        Scale("quick", 2_000, 1_000, None, 3, 64, 0.05),
-        Scale("lesson", 60_000, 10_000, None, 4, 256, 0.05),
-        Scale("full", 60_000, 10_000, 96, 10, 256, 0.05),
+        Scale("quick", 2_000, 1_000, None, 3, 64, 0.05, True),
+        Scale("lesson", 60_000, 10_000, None, 3, 256, 0.1, True),
+        Scale("full", 60_000, 10_000, 96, 10, 256, 0.05, False),
     )
 }
 

@@ -83,6 +83,7 @@ def train(
     device: mx.Context | None = None,
     *,
     seed: int = 0,
+    scheduler: mx.lr_scheduler.LRScheduler | None = None,
     precision: str = "auto",
 ) -> History:
     """Train a classifier with minibatch SGD and the cross-entropy loss.
@@ -106,6 +107,9 @@ def train(
     seed : int, default 0
         Fixes the order of the images and the draws of MXNet's random numbers. The same seed on the
         same machine gives the same history to the last bit.
+    scheduler : mxnet.lr_scheduler.LRScheduler, optional
+        Sets the learning rate of every step, and ``lr`` is where it starts. By default the
+        learning rate stays as it is.
     precision : {"auto", "float32", "bfloat16"}, default "auto"
         See ``compile``.
 
@@ -131,8 +135,11 @@ def train(
     fast = compile(net, _first_batch(train_iter).as_in_ctx(device), precision)
     if isinstance(train_iter, ArrayIter):
         train_iter.seed, train_iter.epoch = seed, 0
-    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": lr})
-    history = History(run=_describe(train_iter, num_epochs, lr, device, seed, fast.precision))
+    sgd = {"learning_rate": lr, "lr_scheduler": scheduler}
+    trainer = gluon.Trainer(net.collect_params(), "sgd", sgd)
+    recipe = {"optimizer": "sgd", "lr": lr, "scheduler": type(scheduler).__name__, "seed": seed}
+    recipe |= {"num_epochs": num_epochs, "precision": fast.precision, "device": str(device)}
+    history = History(run=recipe | _describe(train_iter))
     with Progress(history, num_epochs, len(train_iter)) as progress:
         for _ in range(num_epochs):
             start = time.perf_counter()
@@ -167,14 +174,6 @@ def _train_epoch(net, train_iter, trainer, device, progress):
     if not meter.num_images:
         raise ValueError("train_iter gave no batch: there is nothing to train on")
     return meter.loss, meter.acc, meter.num_images
-
-
-def _command():
-    """Return the command line of this run, without the folders of this machine."""
-    program, *arguments = sys.argv
-    if program.endswith(os.path.join("d2lres", "__main__.py")):
-        return " ".join(["python -m d2lres", *arguments])
-    return "a notebook" if in_notebook() else Path(program).name
 
 
 class _Meter:
@@ -335,17 +334,20 @@ def _first_batch(train_iter):
     raise ValueError("train_iter gave no batch: there is nothing to train on")
 
 
-def _describe(train_iter, num_epochs, lr, device, seed, precision):
-    """Say what a run was: enough to repeat it."""
+def _describe(train_iter):
+    """Say what a run was made on, and by which command."""
     data = ("batch_size", "num_examples", "image_shape", "source")  # what an ArrayIter knows
     return {
-        "num_epochs": num_epochs,
-        "lr": lr,
-        "optimizer": "sgd",
-        "seed": seed,
-        "precision": precision,
-        "command": _command(),
-        "device": str(device),
         **{name: getattr(train_iter, name, None) for name in data},
+        "scale": os.environ.get("D2LRES_SCALE", ""),
+        "command": _command(),
         **runtime.machine(),
     }
+
+
+def _command():
+    """Return the command line of this run, without the folders of this machine."""
+    program, *arguments = sys.argv
+    if program.endswith(os.path.join("d2lres", "__main__.py")):
+        return " ".join(["python -m d2lres", *arguments])
+    return "a notebook" if in_notebook() else Path(program).name

@@ -86,6 +86,17 @@ def test_it_is_the_plain_loop_of_the_book(stripes):
     assert history.train_loss[0] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
+def test_the_scheduler_sets_the_learning_rate(stripes):
+    ended = mx.lr_scheduler.CosineScheduler(max_update=1, base_lr=0.1, final_lr=0)
+    net = small_net()
+    net(np.ones((1, 1, 8, 8)))
+    before = net[0].weight.data().copy()
+    one_batch = stripes(batch_size=32)
+    history = train(net, one_batch, one_batch, 1, 0.1, scheduler=ended, precision="float32")
+    assert history.run["scheduler"] == "CosineScheduler" and history.run["lr"] == 0.1
+    assert (net[0].weight.data() == before).all()
+
+
 def test_any_iterable_of_batches_will_do(stripes):
     batches = list(stripes())
     history = train(small_net(), batches, batches, 1, 0.1, precision="float32")
