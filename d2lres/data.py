@@ -27,6 +27,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .runtime import cache_folder
+
 __all__ = [
     "FASHION_MNIST_LABELS",
     "ArrayIter",
@@ -392,7 +394,7 @@ def _find(only=None):
         notes.append("$D2LRES_DATA holds no such files")
     cure = "The file was removed; run this again to fetch it anew."
     where = only or "the user cache"
-    cache = Place(only or _cache_folder(), f"from {where}", cure, OFFICIAL, True)
+    cache = Place(only or cache_folder(), f"from {where}", cure, OFFICIAL, True)
     cure = f"Reinstall Debian's package {DEBIAN_PACKAGE}."
     debian = Place(DEBIAN_FOLDER, f"from Debian's {DEBIAN_PACKAGE}", cure)
     for place in [cache] if only else [cache, debian]:
@@ -404,12 +406,6 @@ def _find(only=None):
     sample = Path(__file__).with_name("sample")
     place = Place(sample, "from the small sample shipped with d2lres", "Reinstall d2lres.", SAMPLE)
     return place, "; ".join([*notes, why_not])
-
-
-def _cache_folder():
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("d2lres"))
 
 
 def _files(folder):

@@ -62,7 +62,7 @@ def nothing_found(best_place, tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(data, "_cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(data, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "usr")
     monkeypatch.setattr(data, "MIRRORS", ())
     monkeypatch.setattr(data, "_why_not", {})
@@ -509,7 +509,7 @@ def test_offline(server, monkeypatch):
 
 def test_chosen_folder(server, official, tmp_path, monkeypatch):
     write(data.DEBIAN_FOLDER, official)
-    monkeypatch.setattr(data, "_cache_folder", lambda: pytest.fail("the cache was used"))
+    monkeypatch.setattr(data, "cache_folder", lambda: pytest.fail("the cache was used"))
     stick = tmp_path / "stick"
     folder, line = server.mirrors("good", folder=stick)
     assert folder == stick / "fashion-mnist" and line.endswith(f"downloaded into {stick}")
