@@ -10,7 +10,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab run data doctor test test-quick test-pythons notebooks lint format lock clean
+.PHONY: help setup lab run data doctor test test-quick test-pythons notebooks readme lint format lock clean
 
 help: ## say what the targets do
 	@echo "make TARGET, where TARGET is one of"
@@ -49,6 +49,9 @@ test-pythons: setup ## run the library's tests on every Python from 3.10 to 3.13
 notebooks: setup data ## run every notebook at scale lesson and save it with its outputs
 	D2LRES_SCALE=lesson $(RUN) nbconvert --to=notebook --inplace --execute \
 	  --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+
+readme: setup ## write what the records in results/ say into README.md
+	.venv/bin/python tools/readme.py
 
 lint: setup ## check style and formatting
 	$(RUN) ruff check .

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tools"))
 from bootstrap import VERSIONS, ask, minor, requirements  # noqa: E402
 
+nox.options.sessions = ["locked", "pinned"]
 UV = [sys.executable, "-m", "uv", "--quiet"]
 
 
@@ -35,6 +36,15 @@ def new_environment(session, version):
     return str(folder / "bin" / "python")
 
 
+def install_locked(session, python, extra):
+    """Install the project and, of requirements.lock, what belongs to an extra."""
+    listing = ROOT / ".nox" / session.name / "requirements.txt"
+    listing.write_text("".join(requirements(extra)))
+    install = [*UV, "pip", "install", "--python", python, "--no-deps"]
+    session.run(*install, "--require-hashes", "-r", str(listing), external=True)
+    session.run(*install, "--no-build-isolation", "--editable", str(ROOT), external=True)
+
+
 def run_tests(session, python):
     versions = "import mxnet, numpy, sys; print(sys.version.split()[0], 'NumPy', numpy.__version__)"
     session.run(python, "-c", versions, external=True)
@@ -48,11 +58,7 @@ def run_tests(session, python):
 def locked(session, version):
     """Every version as it is in requirements.lock."""
     python = new_environment(session, version)
-    listing = ROOT / ".nox" / session.name / "requirements.txt"
-    listing.write_text("".join(requirements("cpu")))
-    install = [*UV, "pip", "install", "--python", python, "--no-deps"]
-    session.run(*install, "--require-hashes", "-r", str(listing), external=True)
-    session.run(*install, "--no-build-isolation", "--editable", str(ROOT), external=True)
+    install_locked(session, python, "cpu")
     run_tests(session, python)
 
 
@@ -65,3 +71,16 @@ def pinned(session):
     session.run(*install, "--no-config", "--editable", f"{ROOT}[cpu,dev]", external=True)
     session.run(*UV, "pip", "check", "--python", python, external=True)
     run_tests(session, python)
+
+
+@nox.session(python=False)
+def gpu(session):
+    """The gpu extra up to the driver, of which gcc makes a stub (`nox -s gpu`; downloads 2 GB)."""
+    python = new_environment(session, "3.12")
+    install_locked(session, python, "gpu")
+    folder = ROOT / ".nox" / session.name
+    check = [python, str(ROOT / "tests" / "driver" / "check_gpu.py")]
+    session.run(*check, external=True, success_codes=[1])  # no driver: the import fails in words
+    source, library = ROOT / "tests" / "driver" / "libcuda.c", folder / "libcuda.so.1"
+    session.run("gcc", "-shared", "-fPIC", "-o", str(library), str(source), external=True)
+    session.run(*check, env={"LD_LIBRARY_PATH": str(folder)}, external=True)

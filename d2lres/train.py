@@ -162,7 +162,7 @@ def _train_epoch(net, train_iter, trainer, device, progress):
         X, y = X.as_in_ctx(device), y.as_in_ctx(device)
         with autograd.record():
             Y_hat = net(X)
-            l = loss(Y_hat, y)  # noqa: E741 (the book's name)
+            l = loss(Y_hat, y)
         _check_labels(y, Y_hat.shape[1])
         l.backward()
         trainer.step(len(y))
