@@ -1,0 +1,368 @@
+"""The lessons: what a cell teaches is what the library holds, and every notebook is a test."""
+
+import ast
+import builtins
+import contextlib
+import copy
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import d2lres
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TAUGHT = {"Residual", "resnet_block", "resnet18", "stem"}
+DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return read(request.param)
+
+
+def code_cells(notebook, tag=None):
+    """Return the code cells of a notebook, or those with a tag."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell for cell in cells if tag is None or tag in tags(cell)]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+# ------------------------------------------------------------------ the cell is the library
+
+
+def bare(node):
+    """Dump a class or function without docstrings and without the library's own decorators."""
+    node = copy.deepcopy(node)
+    for part in ast.walk(node):
+        if isinstance(part, DEFINITIONS):
+            part.decorator_list = [d for d in part.decorator_list if not _is_private(d)]
+            if ast.get_docstring(part, clean=False) is not None:
+                del part.body[0]
+    return ast.dump(node)
+
+
+def _is_private(decorator):
+    return isinstance(decorator, ast.Name) and decorator.id.startswith("_")
+
+
+def definitions(source):
+    """Return the classes and functions at the top level of a source by name."""
+    return {node.name: node for node in ast.parse(source).body if isinstance(node, DEFINITIONS)}
+
+
+def library():
+    found = {}
+    for path in (ROOT / "d2lres").glob("*.py"):
+        found |= definitions(path.read_text(encoding="utf-8"))
+    return {name: node for name, node in found.items() if name in d2lres.__all__}
+
+
+def differences(notebook):
+    """Return the names of all taught definitions that are not those of the library."""
+    known = library()
+    return [
+        name
+        for cell in code_cells(notebook)
+        for name, node in definitions(cell.source).items()
+        if ("definition" in tags(cell) or name in known)
+        and (name not in known or bare(node) != bare(known[name]))
+    ]
+
+
+def test_taught_definitions_are_the_librarys(notebook):
+    assert differences(notebook) == []
+
+
+def test_all_that_has_to_be_taught_is_taught():
+    cells = [cell for path in NOTEBOOKS for cell in code_cells(read(path), "definition")]
+    assert TAUGHT <= {name for cell in cells for name in definitions(cell.source)}
+
+
+# ------------------------------------------------------------------ a student copies a cell
+
+
+def unbound(cell, earlier):
+    """Return the names that a cell uses but neither defines nor imports."""
+    used, bound = set(), set(dir(builtins)) | earlier
+    for node in ast.walk(ast.parse(cell.source)):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        elif isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, DEFINITIONS):
+            bound.add(node.name)
+    return used - bound
+
+
+def test_definitions_bring_their_imports(notebook):
+    earlier = set()
+    for cell in code_cells(notebook, "definition"):
+        assert unbound(cell, earlier) == set(), cell.id
+        if "mxnet" in cell.source:
+            assert "npx.set_np()" in cell.source, cell.id
+        earlier |= set(definitions(cell.source))
+
+
+def test_definitions_run_in_a_bare_namespace(notebook):
+    student = {"__name__": "student"}
+    for cell in code_cells(notebook, "definition"):
+        exec(cell.source, student)
+        assert all(student[name].__module__ == "student" for name in definitions(cell.source))
+
+
+def solutions(notebook):
+    """Return the exercises that check themselves, by id, with the solution given below each."""
+    solved = {}
+    for cell, below in zip(notebook.cells, notebook.cells[1:] + [None], strict=True):
+        if "exercise" in tags(cell) and "answer = None" in cell.source:
+            blank = re.search(r"answer = None.*\n", cell.source)[0]
+            answer = re.search(r"<details>.*?```python\n(.*?)```", below.source, re.DOTALL)[1]
+            solved[cell.id] = cell.source.replace(blank, answer)
+    return solved
+
+
+def result(source, namespace):
+    """Run the source of a cell and return the value of its last expression."""
+    *body, last = ast.parse(source).body
+    exec(compile(ast.Module(body, []), "cell", "exec"), namespace)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), namespace)
+
+
+def test_solutions_solve_the_exercises(notebook):
+    student = {"__name__": "student"}
+    solved = solutions(notebook)
+    assert solved
+    for cell in code_cells(notebook):
+        if cell.id in solved:
+            assert result(cell.source, student) == "not answered yet"
+            assert result(solved[cell.id], student) == "right"
+            wrong, outcome = cell.source.replace("answer = None", "answer = [0]"), None
+            with contextlib.suppress(AttributeError):  # a list is no network
+                outcome = result(wrong, student)
+            assert outcome != "right"
+        elif {"definition", "exercise"} & set(tags(cell)):
+            exec(cell.source, student)
+
+
+# ------------------------------------------------------------------ the form of a notebook
+
+FOLDERS = "home|root|tmp|work|usr|opt|var|mnt|Users"
+MACHINE_PATH = re.compile(rf"(?<![\w.:/])(?:/(?:{FOLDERS})/|[A-Z]:\\)")
+
+
+def faults(notebook):
+    """Return in words what is wrong with the form of a notebook that is to be committed."""
+    found, cells = [], code_cells(notebook)
+    if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
+        found.append("the execution counts are not 1, 2, 3, ...: restart and run all")
+    for cell in cells:
+        found += [f"cell {cell.id}: {fault}" for fault in _faults_of_outputs(cell)]
+        if "definition" in tags(cell) and len(cell.source.splitlines()) > 30:
+            found.append(f"cell {cell.id}: a definition of more than 30 lines")
+    ignored = [_is_ignored(cell) for cell in cells]
+    if sum(ignored) > len(cells) / 2:
+        found.append("more than half of the cells are not compared")
+    for cell, is_ignored, next_cell in zip(cells, ignored, cells[1:] + [None], strict=True):
+        checked = next_cell and next_cell.outputs and not _is_ignored(next_cell)
+        if is_ignored and not checked:
+            found.append(f"cell {cell.id}: ignored, and no cell after it checks the outcome")
+    if not any(cell.outputs for cell in cells):
+        found.append("no outputs")
+    if MACHINE_PATH.search(str(notebook.metadata)):
+        found.append("a path of a machine in the metadata")
+    return found + _faults_of_story(notebook)
+
+
+def _is_ignored(cell):
+    comments = cell.source.replace("-", "_").upper()
+    marks = {tag.replace("_", "-").lower() for tag in tags(cell)}
+    return "NBVAL_IGNORE_OUTPUT" in comments or bool(
+        marks & {"nbval-ignore-output", "pytest-validate-ignore-output", "nbval-skip"}
+    )
+
+
+def _faults_of_outputs(cell):
+    may_raise = {"nbval-raises-exception", "raises-exception"} & set(tags(cell))
+    for output in cell.outputs:
+        if output.output_type == "error" and not may_raise:
+            yield "an error"
+        if output.get("name") == "stderr":
+            yield "a message on stderr"
+        data = output.get("data", {})
+        if data.get("text/plain", "").startswith("<Figure") and "image/png" not in data:
+            yield "a figure that was not drawn"
+        text = "".join([output.get("text", ""), *map(str, output.get("traceback", []))])
+        text += "".join(str(value) for kind, value in data.items() if not kind.startswith("image/"))
+        if MACHINE_PATH.search(text):
+            yield "a path of a machine in its output"
+
+
+def _faults_of_story(notebook):
+    first = notebook.cells[0]
+    if first.cell_type != "markdown" or not first.source.startswith("# "):
+        yield "the first cell has no title"
+    if not re.search(r"\*\*Duration:\*\*.*\b(minutes|seconds)\b", first.source):
+        yield "the first cell does not say how long the lesson takes"
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    headings = re.findall(r"^## (.*)", "\n".join(texts), re.MULTILINE)
+    if headings[-2:] != ["Summary", "Exercises"]:
+        yield "the last two sections are not Summary and Exercises"
+
+
+def test_form(notebook):
+    assert faults(notebook) == []
+
+
+# ------------------------------------------------------------------ the tests themselves
+
+
+def excerpt(path, *ids):
+    """Return a notebook with a few cells only, numbered anew."""
+    notebook = read(path)
+    notebook.cells = [cell for cell in notebook.cells if cell.id in ids]
+    for count, cell in enumerate(notebook.cells, start=1):
+        cell.execution_count = count
+        for output in cell.outputs:
+            output.execution_count = count
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """Run nbval on a small lesson as it is, on one with a changed shape and on a broken one."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    lesson = excerpt(NOTEBOOKS[0], "define-residual", "shape-kept", "shape-changed", "identity")
+    changed, broken = copy.deepcopy(lesson), copy.deepcopy(lesson)
+    changed.cells[1].outputs[0].data["text/plain"] = "(4, 3, 6, 7)"
+    broken.cells[0].source = lesson.cells[0].source.replace("Y + X", "Y")
+    assert lesson != changed and lesson != broken
+    for name, copied in {"lesson": lesson, "changed": changed, "broken": broken}.items():
+        nbformat.write(copied, folder / f"{name}.ipynb")
+    options = ["--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "-rA", "--color=no"]
+    sanitize = f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}"
+    command = [sys.executable, "-m", "pytest", *options, sanitize, "."]
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    lines = re.findall(r"^(PASSED|FAILED) (\w+)\.ipynb::Cell (\d)", run.stdout, re.MULTILINE)
+    assert len(lines) == 12, run.stdout + run.stderr
+    return {
+        name: [int(cell) for outcome, file, cell in lines if (outcome, file) == ("FAILED", name)]
+        for name in ("lesson", "changed", "broken")
+    }
+
+
+def test_a_lesson_as_it_is_passes(outcomes):
+    assert outcomes["lesson"] == []
+
+
+def test_a_changed_shape_fails(outcomes):
+    assert outcomes["changed"] == [1]
+
+
+def test_a_block_without_its_addition_fails(outcomes):
+    assert outcomes["broken"] == [3]  # all shapes are still right: the identity is what tells
+
+
+def test_a_block_without_its_addition_is_not_the_librarys():
+    lesson = read(NOTEBOOKS[0])
+    assert differences(lesson) == []
+    for cell in lesson.cells:
+        cell.source = cell.source.replace("Y + X)", "Y)")
+    assert differences(lesson) == ["Residual"]
+
+
+def change_nothing(notebook):
+    pass
+
+
+def clear_counts(notebook):
+    for cell in code_cells(notebook):
+        cell.execution_count = None
+
+
+def clear_outputs(notebook):
+    for cell in code_cells(notebook):
+        cell.outputs = []
+
+
+def swap_two_counts(notebook):
+    one, other = code_cells(notebook)[:2]
+    one.execution_count, other.execution_count = other.execution_count, one.execution_count
+
+
+def ignore_most(notebook):
+    for cell in code_cells(notebook)[:-1]:
+        cell.metadata["tags"] = ["nbval-ignore-output"]
+
+
+def ignore_the_last(notebook):
+    code_cells(notebook)[-1].metadata["tags"] = ["nbval-ignore-output"]
+
+
+def warn(notebook):
+    output = nbformat.v4.new_output("stream", name="stderr", text="a warning")
+    code_cells(notebook)[0].outputs.append(output)
+
+
+def fail(notebook):
+    output = nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[])
+    code_cells(notebook)[0].outputs.append(output)
+
+
+def name_a_path(notebook):
+    output = nbformat.v4.new_output("stream", text="saved to /home/student/lesson.json")
+    code_cells(notebook)[0].outputs.append(output)
+
+
+def drop_the_picture(notebook):
+    del code_cells(notebook)[0].outputs[0].data["image/png"]
+
+
+def drop_the_title(notebook):
+    del notebook.cells[0]
+
+
+def drop_the_exercises(notebook):
+    notebook.cells = [cell for cell in notebook.cells if "## Exercises" not in cell.source]
+
+
+def lengthen_a_definition(notebook):
+    code_cells(notebook, "definition")[0].source += "\n" * 30 + "# the end"
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (clear_counts, "execution counts"),
+        (clear_outputs, "no outputs"),
+        (swap_two_counts, "execution counts"),
+        (ignore_most, "more than half"),
+        (ignore_the_last, "no cell after it"),
+        (warn, "stderr"),
+        (fail, "an error"),
+        (name_a_path, "a path of a machine"),
+        (drop_the_picture, "not drawn"),
+        (drop_the_title, "no title"),
+        (drop_the_exercises, "Summary and Exercises"),
+        (lengthen_a_definition, "more than 30 lines"),
+    ],
+)
+def test_faults_of_form_are_found(change, fault):
+    lesson = read(NOTEBOOKS[0])
+    change(lesson)
+    assert any(fault in found for found in faults(lesson)), faults(lesson)
