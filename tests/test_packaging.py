@@ -1,5 +1,6 @@
 """pyproject.toml, requirements.lock, environment.yml and the Makefile say the same."""
 
+import ast
 import importlib.metadata
 import re
 import shutil
@@ -62,6 +63,21 @@ def test_lock_holds_what_pyproject_asks_for(version):
     for lines in [*asked, *EXTRAS.values()]:
         for name, (requirement,) in by_name(lines, version).items():
             assert the_version(lock[name]) in requirement.specifier, requirement
+
+
+def test_pyproject_lists_what_the_library_imports():
+    imported = set()
+    for path in (ROOT / "d2lres").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.split(".")[0])
+    owners = importlib.metadata.packages_distributions()
+    outside = imported - set(sys.stdlib_module_names) - {"d2lres", "mxnet"}
+    needed = {canonicalize_name(owner) for name in outside for owner in owners[name]}
+    listed = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
+    assert "numpy" in needed and needed <= listed
 
 
 @pytest.mark.parametrize("version", VERSIONS)
