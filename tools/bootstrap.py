@@ -224,7 +224,8 @@ def build(python, extra):
     must("pip", "install", "--quiet", *just_uv)
     # pip fetches one file after the other, which takes minutes where uv takes seconds. But uv does
     # not know of the mirror, proxy or certificate that a school may have put into pip's settings.
-    if not run("uv", "pip", "install", "--python", VENV_PYTHON, *everything):
+    uv = ["uv", "--system-certs", "pip", "install", "--python", VENV_PYTHON]
+    if not run(*uv, *everything):
         print(
             "d2lres: uv could not get the packages; now pip tries, which takes longer", flush=True
         )
