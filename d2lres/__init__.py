@@ -22,6 +22,8 @@ _MODULE_OF = {
     "confusion_matrix": "train",
     "doctor": "runtime",
     "draw_block": "draw",
+    "draw_function_classes": "draw",
+    "draw_identity_layers": "draw",
     "draw_network": "draw",
     "evaluate_accuracy": "train",
     "load_data_fashion_mnist": "data",

@@ -222,11 +222,14 @@ def obstacles() -> list[str]:
             "run `make clean`, then `make lab`."
         )
     if installed and sys.platform == "linux":
-        if not _loads("libgomp.so.1"):
-            found.append(
-                "MXNet needs the system library libgomp, which is not installed: "
-                "run `sudo apt-get install libgomp1` (Fedora: `sudo dnf install libgomp`)."
-            )
+        names = ["libgomp.so.1"] + ["libquadmath.so.0"] * (platform.machine() == "x86_64")
+        for name in names:
+            library, number = name.split(".so.")
+            if not _loads(name):
+                found.append(
+                    f"MXNet needs the system library {library}, which is not installed: run "
+                    f"`sudo apt-get install {library}{number}` (Fedora: `sudo dnf install {library}`)."
+                )
         if "mxnet-cu112" in installed and not _loads("libcuda.so.1"):
             found.append(
                 "mxnet-cu112 needs NVIDIA's driver (libcuda.so.1), which is not installed: "
@@ -240,7 +243,10 @@ def _how_to_get_mxnet():
     if system == "Windows":
         return "there is no MXNet for today's Windows: work in WSL 2 (`wsl --install`)."
     if system == "Darwin" and processor == "arm64":
-        return "there is no MXNet for Apple silicon: work in a Linux container (aarch64)."
+        return (
+            "there is no MXNet for Apple silicon: work in a Linux container "
+            "(`docker run --platform linux/amd64`)."
+        )
     return "MXNet is not installed: run `make lab`, or `pip install --no-deps mxnet==1.9.1`."
 
 

@@ -46,6 +46,8 @@ print(d2lres.Residual, mxnet.__version__, x[x > 2], x.mean(), os.environ["OMP_NU
 def test_numpy_stays_as_it_was_for_everyone_else():
     out, err = python(
         "import numpy, warnings, sys, packaging.version\n"
+        "try: import scipy.sparse  # which MXNet imports, and which imports much of NumPy\n"
+        "except ImportError: pass\n"
         "import numpy.linalg, numpy.fft, numpy.random, numpy.testing, numpy.ma, numpy.polynomial\n"
         "def state():\n"
         "    seen = 'distutils' in sys.modules\n"
@@ -159,7 +161,8 @@ def facts(monkeypatch):
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        (dict(installed=["mxnet"], missing=["libgomp.so.1"]), "libgomp1"),
+        (dict(installed=["mxnet"], missing=["libgomp.so.1"]), "apt-get install libgomp1"),
+        (dict(installed=["mxnet"], missing=["libquadmath.so.0"]), "apt-get install libquadmath0"),
         (dict(installed=["mxnet", "mxnet-cu112"]), "both installed.*make clean"),
         (dict(installed=["mxnet-cu112"], missing=["libcuda.so.1"]), "driver.*EXTRA=cpu"),
         (dict(installed=[]), "not installed: run `make lab`"),

@@ -1,0 +1,41 @@
+import importlib.util
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def readme_tool():
+    spec = importlib.util.spec_from_file_location("readme", ROOT / "tools" / "readme.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_is_what_the_records_say():
+    assert readme_tool().with_table(README) == README
+
+
+def test_it_opens_with_the_two_commands():
+    first = README.split("```")[1].strip().splitlines()
+    assert [line.split("#")[0].strip() for line in first] == ["make lab", "make test"]
+
+
+def test_every_link_leads_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links and all((ROOT / link).exists() for link in links)
+
+
+def test_every_make_target_it_names_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", README)) <= targets
+
+
+def test_the_code_runs(monkeypatch, tmp_path, capsys):
+    code = README.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    few = "batch_size=256, num_train=512, num_test=256"
+    exec(code.replace("batch_size=256", few), {"__name__": "student"})
+    assert "history.json" in [path.name for path in tmp_path.iterdir()]
+    assert "epoch 1: loss" in capsys.readouterr().out
