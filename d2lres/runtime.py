@@ -227,8 +227,8 @@ def obstacles() -> list[str]:
             library, number = name.split(".so.")
             if not _loads(name):
                 found.append(
-                    f"MXNet needs the system library {library}, which is not installed: run "
-                    f"`sudo apt-get install {library}{number}` (Fedora: `sudo dnf install {library}`)."
+                    f"MXNet needs the system library {library}, which is not installed: run `sudo "
+                    f"apt-get install {library}{number}` (Fedora: `sudo dnf install {library}`)."
                 )
         if "mxnet-cu112" in installed and not _loads("libcuda.so.1"):
             found.append(
