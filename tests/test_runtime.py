@@ -33,7 +33,7 @@ from mxnet import np, npx
 npx.set_np()
 x = np.arange(6).reshape(2, 3)
 print(d2lres.Residual, mxnet.__version__, x[x > 2], x.mean(), os.environ["OMP_NUM_THREADS"],
-      [getattr(f, "__name__", f) for f in sys.meta_path], sorted(vars(numpy)))
+      [getattr(f, "__name__", type(f)) for f in sys.meta_path], sorted(vars(numpy)))
 """
     results = {
         python("import mxnet; import d2lres" + state),
