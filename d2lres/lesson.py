@@ -76,7 +76,9 @@ class _Client(NotebookClient):
 
 
 def _outputs(lesson, tag, mime):
-    """Return what the cells with a tag show of a type."""
+    """Return what the cells with a tag show of a type; what they print is plain text."""
     cells = (cell for cell in lesson.cells if tag in cell.metadata.get("tags", []))
-    outputs = (output for cell in cells for output in cell.outputs)
-    return [output["data"][mime] for output in outputs if mime in output.get("data", {})]
+    for output in (output for cell in cells for output in cell.outputs):
+        shown = {"text/plain": output.get("text", "").strip()} | output.get("data", {})
+        if shown.get(mime):
+            yield shown[mime]

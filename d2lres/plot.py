@@ -50,7 +50,7 @@ def _draw_curves(left, right, history, num_epochs=None):
     marker = {"marker": "o", "linewidth": 2}
     left.plot(epochs, history.train_loss, color=_BLUE, label="training", **marker)
     left.set_ylabel("cross-entropy loss", fontsize=13)
-    left.set_ylim(bottom=0)
+    left.set_ylim(0, 1.08 * np.max(history.train_loss, initial=1e-9))
     right.plot(epochs, history.train_acc, color=_BLUE, label="training", **marker)
     right.plot(epochs, history.test_acc, color=_ORANGE, label="test", linestyle="--", **marker)
     right.set_ylabel("accuracy", fontsize=13)

@@ -58,7 +58,7 @@ def test_the_learning_rate_of_a_short_run_falls_to_zero():
 
 def test_a_lesson_without_a_browser(tmp_path, capsys):
     cells = [
-        nbformat.v4.new_code_cell("1 + 1", metadata={"tags": ["result"]}),
+        nbformat.v4.new_code_cell("print('two:', 1 + 1)", metadata={"tags": ["result"]}),
         nbformat.v4.new_code_cell(
             "from d2lres import History, plot_history\n"
             "plot_history(History([2.0], [0.5], [0.4], [1.0], [9.0]))",
@@ -71,6 +71,6 @@ def test_a_lesson_without_a_browser(tmp_path, capsys):
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "tiny.ipynb")
     html, picture = run_lesson(tmp_path / "tiny.ipynb", tmp_path / "out")
     captured = capsys.readouterr()
-    assert captured.out == "2\n" and "3/3" in captured.err
+    assert captured.out == "two: 2\n" and "3/3" in captured.err
     assert html.name == "tiny.html" and "<img" in html.read_text(encoding="utf-8")
     assert picture.name == "tiny_curves.png" and picture.read_bytes().startswith(b"\x89PNG")
