@@ -2,11 +2,11 @@
 
 from math import ceil, hypot, log2
 
-import matplotlib.pyplot as plt
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrowPatch, Patch, Rectangle
+
+from .plot import Figure
 
 __all__ = ["draw_block", "draw_function_classes", "draw_identity_layers", "draw_network"]
 
@@ -218,8 +218,7 @@ def _arc(ax, x, pixels, fitted):
 
 def _canvas(width, height):
     """Return an empty white figure whose axes are measured in inches."""
-    fig = plt.figure(figsize=(width, height), dpi=100, facecolor="white")
-    plt.close(fig)  # made by pyplot so that a notebook can show it, closed so that it does so once
+    fig = Figure(figsize=(width, height), dpi=100, facecolor="white")
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     ax.axis("off")
     return fig, ax

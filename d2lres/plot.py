@@ -1,8 +1,9 @@
 """Figures of a run: its curves, images with predictions, and which classes are confused."""
 
-import matplotlib.pyplot as plt
+import io
+
+import matplotlib.figure
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 __all__ = ["LiveCurves", "plot_confusion_matrix", "plot_history", "show_images"]
@@ -11,13 +12,18 @@ __all__ = ["LiveCurves", "plot_confusion_matrix", "plot_history", "show_images"]
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
 
+class Figure(matplotlib.figure.Figure):
+    """A figure that a notebook shows where it ends a cell, whatever the backend of matplotlib."""
+
+    def _repr_png_(self):
+        picture = io.BytesIO()
+        self.savefig(picture, format="png")
+        return picture.getvalue()
+
+
 def _subplots(rows, columns, width, height):
-    """Return a figure and its axes, closed for pyplot: a notebook shows it once, where it ends."""
-    fig, axes = plt.subplots(
-        rows, columns, squeeze=False, figsize=(width, height), layout="constrained"
-    )
-    plt.close(fig)
-    return fig, axes
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.subplots(rows, columns, squeeze=False)
 
 
 def _numpy(array):
