@@ -4,11 +4,11 @@ The names below are imported when they are first used: ``import d2lres`` is quic
 ``python -m d2lres doctor`` works where MXNet does not.
 """
 
-import importlib
 import sys
-import types
 
 from . import _hook
+
+# This module is loaded whenever Python starts (see _hook.py): it imports no more than that.
 
 __version__ = "0.1.0"
 
@@ -45,6 +45,8 @@ __all__ = sorted(_MODULE_OF)
 def __getattr__(name):
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'd2lres' has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
@@ -54,11 +56,11 @@ def __dir__():
     return __all__
 
 
-class _Package(types.ModuleType):
+class _Package(type(sys)):
     """Keeps ``d2lres.train`` the function, also once the module of that name is imported."""
 
     def __setattr__(self, name, value):
-        if isinstance(value, types.ModuleType) and _MODULE_OF.get(name) == name:
+        if isinstance(value, type(sys)) and _MODULE_OF.get(name) == name:
             value = getattr(value, name)
         super().__setattr__(name, value)
 
