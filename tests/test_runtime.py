@@ -191,11 +191,6 @@ def test_nothing_is_amiss_here():
 # --- devices
 
 
-class FakeDevice:
-    def __init__(self, name):
-        self.name = name
-
-
 @pytest.fixture
 def gpu(monkeypatch):
     """Pretend that MXNet counts one GPU, which computes or fails."""
