@@ -14,10 +14,12 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "ArrayIter": "data",
+    "BasicBlock": "blocks",
     "FASHION_MNIST_LABELS": "data",
     "History": "train",
     "Residual": "blocks",
     "Scale": "scale",
+    "cifar_resnet": "models",
     "compile": "compile",
     "confusion_matrix": "train",
     "doctor": "runtime",

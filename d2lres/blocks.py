@@ -5,7 +5,7 @@ import functools
 from mxnet import np, npx
 from mxnet.gluon import nn
 
-__all__ = ["Residual", "resnet_block"]
+__all__ = ["BasicBlock", "Residual", "resnet_block"]
 
 npx.set_np()
 
@@ -107,6 +107,99 @@ class Residual(nn.HybridBlock):
         if self.conv3:
             X = self.conv3(X)
         return F.npx.relu(Y + X)
+
+
+class BasicBlock(nn.HybridBlock):
+    """The block of the paper's networks: as ``Residual``, but without biases, which the batch
+    normalisation behind each convolution would cancel, and with a choice of shortcuts.
+
+    Parameters
+    ----------
+    num_channels : int
+        Channels of the output.
+    in_channels : int
+        Channels of the input.
+    strides : int, default 1
+        Stride of the first convolution.
+    shortcut : {"A", "B", "C"}, default "B"
+        ``"A"``: the identity, with zeros for the channels that are new and every ``strides``-th
+        pixel. ``"B"``: a 1x1 convolution and batch normalisation where the shape changes, else the
+        identity. ``"C"``: a 1x1 convolution and batch normalisation always.
+    residual : bool, default True
+        False leaves the shortcut out: the plain twin.
+
+    Input and output
+    ----------------
+    X : float32, shape (batch, in_channels, height, width)
+    Y : float32, shape (batch, num_channels, ceil(height / strides), ceil(width / strides))
+
+    Raises
+    ------
+    ValueError
+        If ``shortcut`` is none of the above, or ``"A"`` cannot make the channels asked for.
+
+    References
+    ----------
+    He et al., Deep Residual Learning for Image Recognition (2016), sections 3.3 and 4.1.
+    """
+
+    def __init__(self, num_channels, in_channels, strides=1, shortcut="B", residual=True, **kwargs):
+        super().__init__(**kwargs)
+        self.residual, self.strides = residual, strides
+        self.body = nn.HybridSequential()
+        self.body.add(
+            _conv3x3(num_channels, in_channels, strides),
+            nn.BatchNorm(in_channels=num_channels),
+            nn.Activation("relu"),
+            _conv3x3(num_channels, num_channels),
+            nn.BatchNorm(in_channels=num_channels),
+        )
+        self.shortcut = None  # the identity
+        if residual and (shortcut == "C" or num_channels != in_channels or strides != 1):
+            self.shortcut = _shortcut(num_channels, in_channels, strides, shortcut)
+        self.relu = nn.Activation("relu")
+
+    def hybrid_forward(self, F, X):
+        Y = self.body(X)
+        if self.residual:
+            Y = Y + (self.shortcut(X) if self.shortcut else X)
+        return self.relu(Y)
+
+
+def _conv3x3(num_channels, in_channels, strides=1):
+    return nn.Conv2D(num_channels, 3, strides, padding=1, use_bias=False, in_channels=in_channels)
+
+
+def _shortcut(num_channels, in_channels, strides, option):
+    """Return what changes the shape of a block's input by one of the paper's options."""
+    if option == "A":
+        return _PadChannels(num_channels, in_channels, strides)
+    if option not in ("B", "C"):
+        raise ValueError(f"shortcut is 'A', 'B' or 'C', not {option!r}")
+    blk = nn.HybridSequential()
+    blk.add(
+        nn.Conv2D(num_channels, 1, strides, use_bias=False, in_channels=in_channels),
+        nn.BatchNorm(in_channels=num_channels),
+    )
+    return blk
+
+
+class _PadChannels(nn.HybridBlock):
+    """Every ``strides``-th pixel, and zeros for the channels that are missing."""
+
+    def __init__(self, num_channels, in_channels, strides):
+        super().__init__()
+        if num_channels % in_channels:
+            raise ValueError(
+                f"shortcut 'A' can make {in_channels} channels into a multiple of them, not into "
+                f"{num_channels}. Pass shortcut='B'."
+            )
+        self.times = num_channels // in_channels
+        self.pick = nn.AvgPool2D(pool_size=1, strides=strides)
+
+    def hybrid_forward(self, F, X):
+        X = self.pick(X)
+        return F.np.concatenate([X] + [F.np.zeros_like(X)] * (self.times - 1), axis=1)
 
 
 def resnet_block(num_channels, num_residuals, first_block=False):

@@ -3,9 +3,9 @@
 from mxnet import npx
 from mxnet.gluon import nn
 
-from .blocks import resnet_block
+from .blocks import BasicBlock, resnet_block
 
-__all__ = ["resnet18", "stem"]
+__all__ = ["cifar_resnet", "resnet18", "stem"]
 
 npx.set_np()
 
@@ -71,4 +71,54 @@ def resnet18(num_classes=10):
         nn.GlobalAvgPool2D(),
         nn.Dense(num_classes),
     )
+    return net
+
+
+def cifar_resnet(depth, num_classes=10, shortcut="B", residual=True):
+    """Build the paper's network for images of 32x32 pixels, of ``depth`` = 6n + 2 layers.
+
+    One 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels at 32x32, 16x16 and
+    8x8 pixels, and one dense layer on the mean over what is left of the pixels.
+
+    Parameters
+    ----------
+    depth : int
+        20, 32, 44, 56, 110 or any other 6n + 2.
+    num_classes : int, default 10
+        Length of the output vector.
+    shortcut : {"A", "B", "C"}, default "B"
+        See ``BasicBlock``.
+    residual : bool, default True
+        False builds the plain twin, which has no shortcuts.
+
+    Returns
+    -------
+    mxnet.gluon.nn.HybridSequential
+        Takes float32 (batch, 3, height, width), gives float32 (batch, num_classes). Call
+        ``initialize`` on it before use.
+
+    Raises
+    ------
+    ValueError
+        If there is no whole n for this depth.
+
+    References
+    ----------
+    He et al., Deep Residual Learning for Image Recognition (2016), section 4.2.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        raise ValueError(f"depth is 6n + 2: 20, 32, 44, 56 or 110, for example, not {depth!r}")
+    net = nn.HybridSequential()
+    net.add(
+        nn.Conv2D(16, kernel_size=3, padding=1, use_bias=False, in_channels=3),
+        nn.BatchNorm(in_channels=16),
+        nn.Activation("relu"),
+    )
+    in_channels = 16
+    for num_channels in (16, 32, 64):
+        for i in range((depth - 2) // 6):
+            strides = 2 if i == 0 and num_channels > 16 else 1
+            net.add(BasicBlock(num_channels, in_channels, strides, shortcut, residual))
+            in_channels = num_channels
+    net.add(nn.GlobalAvgPool2D(), nn.Dense(num_classes, in_units=64))
     return net

@@ -3,7 +3,7 @@ import pytest
 from mxnet import np
 from mxnet.gluon import nn
 
-from d2lres import Residual, resnet_block
+from d2lres import BasicBlock, Residual, resnet_block
 
 
 def initialized(block):
@@ -132,3 +132,26 @@ def test_the_same_numbers_as_the_book():
         with mx.autograd.record():
             difference = ours(X) - theirs(X)
         assert abs(difference).max() <= 1e-6
+
+
+def test_zeros_for_new_channels_and_every_second_pixel():
+    block = BasicBlock(8, 4, strides=2, shortcut="A")
+    block.initialize()
+    block.body[3].weight.set_data(np.zeros((8, 8, 3, 3)))
+    X = np.random.uniform(size=(2, 4, 6, 6))
+    Y = block(X)
+    assert (Y[:, :4] == X[:, :, ::2, ::2]).all() and (Y[:, 4:] == 0).all()
+
+
+@pytest.mark.parametrize(("shortcut", "projections"), [("A", 0), ("B", 0), ("C", 1)])
+def test_only_option_c_projects_where_the_shape_stays(shortcut, projections):
+    block = BasicBlock(4, 4, shortcut=shortcut)
+    names = block.collect_params().keys()
+    assert len([name for name in names if "weight" in name]) == 2 + projections
+
+
+def test_shortcuts_that_there_are_not():
+    with pytest.raises(ValueError, match="'A', 'B' or 'C', not 'D'"):
+        BasicBlock(8, 4, shortcut="D")
+    with pytest.raises(ValueError, match="4 channels.*not into 6.*shortcut='B'"):
+        BasicBlock(6, 4, shortcut="A")

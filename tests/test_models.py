@@ -3,7 +3,7 @@ import pytest
 from mxnet import np
 from mxnet.gluon import nn
 
-from d2lres import Residual, resnet18, stem
+from d2lres import BasicBlock, Residual, cifar_resnet, resnet18, stem
 
 
 def shapes_of(net, X):
@@ -97,3 +97,49 @@ def test_the_same_parameters_as_the_book():
 
 def _children(block):
     return block._children.values()
+
+
+# the paper's table 6 has them in millions; akamaster/pytorch_resnet_cifar10 prints them for A
+GOLDEN = {
+    ("A", 20): 269_722,
+    ("A", 32): 464_154,
+    ("A", 44): 658_586,
+    ("A", 56): 853_018,
+    ("A", 110): 1_727_962,
+    ("B", 20): 272_474,
+    ("B", 32): 466_906,
+    ("B", 44): 661_338,
+    ("B", 56): 855_770,
+    ("B", 110): 1_730_714,
+}
+
+
+@pytest.mark.parametrize(("shortcut", "depth"), GOLDEN)
+def test_golden_numbers_of_the_cifar_networks(shortcut, depth):
+    net = cifar_resnet(depth, shortcut=shortcut)
+    net.initialize()
+    assert num_trainable(net) == GOLDEN[shortcut, depth]
+
+
+def test_shapes_of_a_cifar_network():
+    net = cifar_resnet(20, num_classes=100)
+    net.initialize()
+    shapes = shapes_of(net, np.ones((2, 3, 32, 32)))
+    stages = [(2, 16, 32, 32)] * 3 + [(2, 32, 16, 16)] * 3 + [(2, 64, 8, 8)] * 3
+    assert shapes == [(2, 16, 32, 32)] * 3 + stages + [(2, 64, 1, 1), (2, 100)]
+
+
+def test_a_plain_twin_has_no_shortcuts():
+    net = cifar_resnet(20, residual=False)
+    net.initialize()
+    assert num_trainable(net) == GOLDEN["A", 20]
+    block = BasicBlock(4, 4, residual=False)
+    block.initialize()
+    block.body[3].weight.set_data(np.zeros((4, 4, 3, 3)))
+    assert (block(np.random.uniform(size=(2, 4, 8, 8))) == 0).all()
+
+
+@pytest.mark.parametrize("depth", [2, 21, 18])
+def test_a_depth_that_is_not_6n_plus_2(depth):
+    with pytest.raises(ValueError, match=f"6n.*not {depth}"):
+        cifar_resnet(depth)
