@@ -1,178 +1,277 @@
-"""One traced graph, rewritten for speed, on the same parameters.
-
-MXNet runs a network on the CPU through oneDNN, which keeps images in blocked memory layouts. Every
-operator that is not oneDNN's forces a copy out of that layout and one back into it. The rewritten
-graph holds only operators that understand it; what it computes stays the same.
-"""
+"""One traced graph, rewritten for speed, on the same parameters."""
 
 import hashlib
 import json
+import operator
 import time
 import warnings
+from typing import NamedTuple
 
 import mxnet as mx
 from mxnet import autograd, gluon, np, npx
-from mxnet.contrib import amp
 
 from . import runtime
+from .graph import for_inference, for_training, in_bfloat16
 
 __all__ = ["compile"]
 
 npx.set_np()
 
-_PRECISIONS = ("float32", "bfloat16")
+
+class _Plan(NamedTuple):
+    """A way to compute a network."""
+
+    precision: str
+    min_channels: int = 0  # convolutions with fewer input channels stay float32
+    fused: bool = True  # batch normalisation with its ReLU
+
+    def __str__(self):
+        narrow = f", from {self.min_channels} channels on" * (self.min_channels > 4)
+        return self.precision + narrow + ", fused" * (self.fused and self.precision != "float32")
 
 
-def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> gluon.HybridBlock:
+_FLOAT32 = _Plan("float32")
+# which is fastest depends on the processor: some of oneDNN's layouts do not agree in 16 bits
+_PLANS = [
+    _FLOAT32,
+    _Plan("bfloat16", 4, fused=False),
+    _Plan("bfloat16", 4),
+    _Plan("bfloat16", 17, fused=False),
+]
+
+
+def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> gluon.Block:
     """Trace a network and rewrite its graph for speed.
 
-    The result shares the Parameter objects of ``net``: to train it is to train ``net``. Its
-    ``repr`` says which precision it has and what was measured.
+    The result computes with the Parameter objects of ``net``: to train it is to train ``net``, and
+    ``net.save_parameters`` saves what it learned. Outside of ``autograd.record()`` it takes a graph
+    of its own with batch normalisation folded away. It may be given other batch sizes and image
+    sizes than that of ``X``, and ``net`` may be changed after the call: the graph is then traced
+    anew. ``repr`` says what was rewritten, chosen and measured.
 
     Parameters
     ----------
     net : HybridBlock
-        An initialised network.
+        An initialised network of one input.
     X : float32 array, shape (batch, channels, height, width)
-        A batch like those that will follow. Height, width and channels are fixed by it.
+        A batch like those that will follow.
     precision : {"auto", "float32", "bfloat16"}, default "auto"
-        ``"bfloat16"`` computes the convolutions in 16 bits; parameters, gradients and the state of
-        the optimizer stay float32. ``"auto"`` measures both for a few steps and takes the faster;
-        it remembers the choice for this network on this machine, so that runs can be repeated.
+        ``"float32"`` gives what ``net`` gives, but for the order in which sums are rounded.
+        ``"bfloat16"`` computes convolutions and matrix products in 16 bits; parameters, gradients
+        and the state of the optimizer stay float32. ``"auto"`` measures what works for a few steps
+        and takes the fastest; it remembers the choice for this network on this machine, so that
+        runs can be repeated.
 
     Returns
     -------
-    HybridBlock
+    Block
         Takes and gives what ``net`` does.
 
     Raises
     ------
     TypeError
-        If ``net`` is not a HybridBlock.
+        If ``net`` is not a HybridBlock, or cannot be traced.
     ValueError
         If ``precision`` is none of the above.
+    RuntimeError
+        If this processor cannot compute in bfloat16 and ``precision`` asks for it.
     """
-    if precision not in ("auto", *_PRECISIONS):
-        raise ValueError(f"precision is auto, {' or '.join(_PRECISIONS)}, not {precision!r}")
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"precision is auto, float32 or bfloat16, not {precision!r}")
+    if isinstance(net, _Compiled):
+        net = net.net
     if not isinstance(net, gluon.HybridBlock):
         raise TypeError(
             f"compile expects a HybridBlock, which can be traced into a graph, but got "
             f"{type(net).__name__}. Build the network on nn.HybridBlock and nn.HybridSequential."
         )
+    has_bfloat16 = X.ctx.device_type == "cpu" and runtime.has_bfloat16()
+    if precision == "bfloat16" and not has_bfloat16:
+        raise RuntimeError(
+            "MXNet computes bfloat16 only on x86 processors with AVX-512, and this is none "
+            "(`python -m d2lres doctor` says more): use precision='auto' or 'float32'."
+        )
     net(X[:1])  # fixes the shapes of parameters whose initialisation was deferred
-    if precision != "auto":
-        return _Compiled(net, X, precision)
-    return _fastest(net, X)
+    if precision == "float32" or not has_bfloat16:
+        return _Compiled(net, X, _FLOAT32, _FLOAT32)
+    seconds = _remembered(net, X)
+    training, inference = (_fastest(times, precision) for times in seconds.values())
+    return _Compiled(net, X, training, inference, seconds)
 
 
-class _Compiled(gluon.SymbolBlock):
-    """The rewritten graph of a network as a block."""
+def _fastest(seconds, precision):
+    plans = [p for p in _PLANS if str(p) in seconds and precision in ("auto", p.precision)]
+    if not plans:
+        raise RuntimeError(
+            "none of the ways to compute this network in bfloat16 works on this processor: "
+            "use precision='auto' or 'float32'."
+        )
+    return min(plans, key=lambda plan: seconds[str(plan)])
 
-    def __init__(self, net, X, precision, seconds=None):
-        params = net.collect_params()
-        data = mx.sym.var("data", dtype="float32").as_np_ndarray()
-        symbol = _rewrite(net(data), X.shape)
-        if precision == "bfloat16":
-            symbol = amp.convert_symbol(
-                symbol,
-                target_dtype="bfloat16",
-                cast_optional_params=False,
-                excluded_sym_names=_stem_convolutions(symbol, params),
-            )
-        super().__init__(symbol.as_np_ndarray(), [data], params=params)
-        self.hybridize(static_alloc=True, static_shape=True)
-        self.precision, self.seconds, self._shape = precision, seconds or {}, X.shape
+
+class _Compiled(gluon.Block):
+    """A network that computes by its rewritten graphs.
+
+    Attributes
+    ----------
+    net : HybridBlock
+    precision : str
+        In which it trains.
+    seconds : dict
+        For "training" and "inference" what each candidate took for one batch, if it was measured.
+    """
+
+    def __init__(self, net, X, training, inference, seconds=None):
+        super().__init__()
+        self.net, self.precision, self.seconds = net, training.precision, seconds or {}
+        self._plans, self._shape = {True: training, False: inference}, X.shape
+        self._parts, self._graphs = _parts(net), {}
+        self._graph(X, training=True)  # fails now or never
+
+    def forward(self, X):
+        if X.dtype != "float32":
+            return self.net(X)  # which says what it thinks of that
+        parts = _parts(self.net)
+        if len(parts) != len(self._parts) or any(map(operator.is_not, parts, self._parts)):
+            self._parts, self._graphs = parts, {}  # the network was changed
+        training = autograd.is_recording() or autograd.is_training()
+        return self._graph(X, training)(X)
+
+    def _graph(self, X, training):
+        """Return the graph for a batch, traced if there is none yet that fits."""
+        folded = X.shape == self._shape and not training
+        key = (training, folded, X.ctx.device_type, X.shape[1:], len(X) == 1)
+        graph = self._graphs.get(key)
+        if graph is None or not graph.is_fresh(X.ctx):
+            if graph is None:
+                self.net(X[:1])  # which explains what is wrong with X
+            graph = self._graphs[key] = _Graph(self.net, X, self._plans[training], training, folded)
+        return graph
 
     def __repr__(self):
-        measured = "".join(f", {p}: {s:.3f} s a step" for p, s in self.seconds.items())
-        return f"compiled for images {self._shape[1:]} in {self.precision}{measured}"
+        """Say what was rewritten, chosen and measured."""
+        lines = [f"compiled for batches of shape {self._shape}"]
+        for kind, plan in zip(("training", "inference"), self._plans.values(), strict=True):
+            times = "".join(
+                f"; {name}: {s:.3f} s a batch" for name, s in self.seconds.get(kind, {}).items()
+            )
+            lines.append(f"  {kind} in {plan}{times}")
+        counts = next(iter(self._graphs.values())).counts
+        lines += [f"  {count} {words}" for words, count in counts.items() if count]
+        return "\n".join(lines)
 
 
-def _rewrite(symbol, input_shape):
-    """Replace the operators that are not oneDNN's by their equals that are."""
-    shapes = _output_shapes(symbol, input_shape)
-    graph = json.loads(symbol.tojson())
-    nodes = graph["nodes"]
-    for node in nodes:
-        if node["op"] == "_npx_relu":
-            node.update(op="Activation", attrs={"act_type": "relu"})
-        elif node["op"] == "_npi_add":
-            left, right = (shapes[nodes[i]["name"]] for i, *_ in node["inputs"])
-            if left == right:  # oneDNN's sum does not broadcast
-                node.update(op="elemwise_add", attrs={})
-    return mx.sym.load_json(json.dumps(graph))
+class _Graph(gluon.SymbolBlock):
+    """One rewritten graph of a network as a block on its parameters."""
+
+    def __init__(self, net, X, plan, training, folded):
+        data = mx.sym.var("data", dtype="float32").as_np_ndarray()
+        symbol, params = _traced(net, data, training), net.collect_params()
+        self.counts, watched = {}, ()
+        if X.ctx.device_type == "cpu" and mx.runtime.Features().is_enabled("MKLDNN"):
+            if folded and plan == _FLOAT32:
+                symbol, watched = for_inference(symbol, X.shape)
+            else:
+                symbol, self.counts = for_training(symbol, X.shape, plan.fused)
+            if plan.precision == "bfloat16":
+                symbol = in_bfloat16(symbol, X.shape, plan.min_channels)
+        super().__init__(symbol.as_np_ndarray(), [data], params=params)
+        self.hybridize(static_alloc=True, static_shape=True)
+        self._copied = [params[name] for name in sorted(watched)]
+        self._folded = list(params.values()) if watched else []
+        self._seen = self._state(X.ctx)
+
+    def is_fresh(self, device):
+        """Whether the parameters that the graph keeps a copy of are what they were."""
+        if not self._folded:
+            return True
+        (arrays, values), (seen_arrays, seen_values) = self._state(device), self._seen
+        return values == seen_values and all(map(operator.is_, arrays, seen_arrays))
+
+    def _state(self, device):
+        """Return all arrays of parameters, and the values of those that are copied."""
+        values = [param.data(device).reshape(-1) for param in self._copied]
+        values = np.concatenate(values).asnumpy().tobytes() if values else b""
+        return [param.data(device) for param in self._folded], values
 
 
-def _output_shapes(symbol, input_shape):
-    """Map the name of every node to the shape of its first output."""
-    internals = symbol.get_internals()
-    _, shapes, _ = internals.infer_shape(data=input_shape)
-    names = (name.removesuffix("_output") for name in internals.list_outputs())
-    return dict(zip(names, shapes, strict=True))
+def _traced(net, data, training):
+    mode = autograd.train_mode if training else autograd.predict_mode
+    try:
+        with mode():
+            return net(data)
+    except Exception as error:
+        raise TypeError(
+            f"compile could not trace {type(net).__name__} into a graph ({error}). hybrid_forward "
+            "may use operators of F only, and nothing that looks at the shape or values of X."
+        ) from error
 
 
-def _stem_convolutions(symbol, params):
-    """Name the convolutions that see pictures: few channels are faster in float32.
-
-    oneDNN's bfloat16 convolutions of one to three channels leave the blocked layout, and the batch
-    normalisation that follows then takes a hundred times as long.
-    """
-    nodes = json.loads(symbol.tojson())["nodes"]
-    weights = {
-        n["name"]: nodes[n["inputs"][1][0]]["name"] for n in nodes if n["op"] == "Convolution"
-    }
-    return [name for name, weight in weights.items() if params[weight].shape[1] <= 3]
+def _parts(block):
+    """Return all that a network is made of, to see whether it was changed."""
+    parts = [block, *block._reg_params.values()]
+    for child in block._children.values():
+        parts += _parts(child)
+    return parts
 
 
-def _fastest(net, X):
-    """Compile in the precision that trains fastest, measured once for this machine."""
-    choices = runtime.cache_folder() / "precision.json"
-    known = _read_json(choices)
-    key = _fingerprint(net, X)
+# --- measuring
+
+
+def _remembered(net, X):
+    """Return what the plans take for a batch, measured once for this machine."""
+    path = runtime.cache_folder() / "precision.json"
+    known, key = _read_json(path), _fingerprint(net, X)
     if key not in known:
-        known[key] = _seconds_a_step(net, X)
-        _write_json(choices, known)
-    return _Compiled(net, X, min(known[key], key=known[key].get), known[key])
+        state = [(p, p.data().copy()) for p in net.collect_params().values()]
+        known[key] = {
+            "training": _measured(net, X, _train),
+            "inference": _measured(net, X, lambda net, X: net(X)),
+        }
+        for param, value in state:  # batch normalisation has moved its averages
+            param.set_data(value)
+        _write_json(path, known)
+    return known[key]
 
 
-def _seconds_a_step(net, X, num_rounds=5):
-    """Time a forward and backward pass in every precision, and leave the network as it was.
+def _measured(net, X, run, num_rounds=4):
+    """Return the seconds that a run on a batch takes by each plan that works.
 
-    The precisions take turns, so that other work on the machine slows them all; the first round
+    The plans take turns, so that other work on the machine slows them all; the first round
     allocates memory and does not count.
     """
-    precisions = _PRECISIONS if X.ctx.device_type == "cpu" else _PRECISIONS[:1]  # as MXNet has them
-    running = {p: p.data().copy() for p in net.collect_params().values() if p.grad_req == "null"}
-    candidates = {precision: _Compiled(net, X, precision) for precision in precisions}
-    seconds = {precision: [] for precision in precisions}
-    try:
-        for _ in range(num_rounds):
-            for precision, fast in list(candidates.items()):
-                try:
-                    seconds[precision].append(_seconds_of_a_step(fast, X))
-                except mx.MXNetError:  # oneDNN lacks an operator in this precision
-                    del candidates[precision]
-        return {precision: min(seconds[precision][1:]) for precision in candidates}
-    finally:
-        for param, value in running.items():
-            param.set_data(value)
+    candidates = {plan: _Compiled(net, X, plan, plan) for plan in _PLANS}
+    seconds = {plan: [] for plan in _PLANS}
+    for i in range(num_rounds):
+        for plan, candidate in list(candidates.items()):
+            try:
+                start = time.perf_counter()
+                Y = run(candidate, X)
+                npx.waitall()
+                seconds[plan].append(time.perf_counter() - start)
+            except mx.MXNetError:  # oneDNN lacks an operator in this precision or layout
+                del candidates[plan]
+                continue
+            if i == 0 and plan == _FLOAT32:
+                exact = Y
+            elif i == 0 and not abs(Y - exact).max() <= 0.1 * abs(exact).max():
+                del candidates[plan]
+    return {str(plan): min(seconds[plan][1:]) for plan in candidates}
 
 
-def _seconds_of_a_step(net, X):
-    start = time.perf_counter()
+def _train(net, X):
     with autograd.record():
-        Y = net(X).sum()
+        Y = net(X)
     Y.backward()
-    npx.waitall()
-    return time.perf_counter() - start
+    return Y
 
 
 def _fingerprint(net, X):
     """Identify what a measurement depends on: the graph, the batch, the machine and MXNet."""
-    graph = json.loads(net(mx.sym.var("data").as_np_ndarray()).tojson())
+    graph = json.loads(_traced(net, mx.sym.var("data").as_np_ndarray(), True).tojson())
     nodes = [(n["op"], n.get("attrs"), [i[:2] for i in n["inputs"]]) for n in graph["nodes"]]
-    what = json.dumps([nodes, X.shape, str(X.ctx), runtime.machine()], sort_keys=True)
-    return hashlib.sha256(what.encode()).hexdigest()[:16]
+    what = [nodes, X.shape, str(X.ctx), list(map(str, _PLANS)), runtime.machine()]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read_json(path):

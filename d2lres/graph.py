@@ -1,0 +1,246 @@
+"""The graph of a network, rewritten so that it computes the same in less time.
+
+MXNet runs a network on the CPU through oneDNN, which keeps images in blocked memory layouts. Every
+operator that is not oneDNN's forces a copy out of that layout and one back into it. And oneDNN's
+convolutions are made for images: where only a pixel or four are left, a matrix product is faster.
+"""
+
+import ast
+import json
+from collections import Counter
+
+import mxnet as mx
+from mxnet.contrib import amp
+
+__all__ = ["for_inference", "for_training", "in_bfloat16"]
+
+
+def for_training(symbol, input_shape, fused=True):
+    """Rewrite a graph so that it runs fast forward and backward.
+
+    Parameters
+    ----------
+    symbol : mxnet.symbol.Symbol
+        A graph with one input, ``data``.
+    input_shape : tuple of int
+        Shape of ``data``. Another batch size than this is fine, another image size is not.
+    fused : bool, default True
+        Whether batch normalisation and the ReLU behind it become one operator.
+
+    Returns
+    -------
+    symbol : mxnet.symbol.Symbol
+    counts : dict of str to int
+        How often each rewriting applied.
+    """
+    graph = _Graph(symbol, input_shape)
+    rewrites = list(_REWRITES.items())[: None if fused else -1]
+    counts = {words: rewrite(graph) for words, rewrite in rewrites}
+    return graph.symbol(), counts
+
+
+def for_inference(symbol, input_shape):
+    """Rewrite a graph so that it runs fast forward only, on exactly this shape.
+
+    Batch normalisation is folded into the convolution before it, which also takes over the ReLU and
+    the sum behind it.
+
+    Returns
+    -------
+    symbol : mxnet.symbol.Symbol
+    watched : set of str
+        Parameters of which the graph keeps a copy when it first runs: they may not change, or it
+        has to be made anew. MXNet itself notices changes of the others.
+    """
+    graph = _Graph(symbol, input_shape)
+    _use_activation(graph)
+    _use_sum(graph)
+    _use_matrix_products(graph)
+    symbol = graph.symbol().optimize_for("MKLDNN")
+    nodes = json.loads(symbol.tojson())["nodes"]
+    folded = [n for n in nodes if n.get("attrs", {}).get("with_bn", "").lower() in ("true", "1")]
+    noticed = {nodes[node["inputs"][1][0]]["name"] for node in folded}
+    names = symbol.list_arguments() + symbol.list_auxiliary_states()
+    return symbol, set(names) - noticed - {"data"}
+
+
+def in_bfloat16(symbol, input_shape, min_channels=4):
+    """Compute the convolutions and matrix products of a graph in 16 bits.
+
+    Parameters, gradients and all that lies between stay float32.
+
+    Parameters
+    ----------
+    symbol, input_shape
+        As for ``for_training``.
+    min_channels : int, default 4
+        Convolutions with fewer input channels stay float32: oneDNN's in 16 bits leave the blocked
+        layout then, and the batch normalisation behind them takes a hundred times as long.
+    """
+    graph = _Graph(symbol, input_shape)
+    narrow = [
+        node["name"]
+        for node in graph.of("Convolution")
+        if graph.shape(node["inputs"][0])[1] < min_channels
+    ]
+    return amp.convert_symbol(
+        symbol,
+        target_dtype="bfloat16",
+        cast_optional_params=False,
+        excluded_sym_names=narrow,
+    )
+
+
+class _Graph:
+    """The nodes of a symbol, to be edited in place."""
+
+    def __init__(self, symbol, input_shape):
+        self._json = json.loads(symbol.tojson())
+        self._nodes = self._json["nodes"]
+        internals = symbol.get_internals()
+        _, shapes, _ = internals.infer_shape(data=input_shape)
+        names = (name.removesuffix("_output") for name in internals.list_outputs())
+        self._shapes = dict(zip(names, shapes, strict=True))  # of the first output of every node
+
+    def symbol(self):
+        return mx.sym.load_json(json.dumps(self._json))
+
+    def of(self, op):
+        """Return the nodes of an operator, as they are now."""
+        return [node for node in self._nodes if node["op"] == op]
+
+    def node(self, entry):
+        """Return the node that an entry among some node's inputs comes from."""
+        return self._nodes[entry[0]]
+
+    def shape(self, entry):
+        return self._shapes[self.node(entry)["name"]]
+
+    def output_shape(self, node):
+        return self._shapes[node["name"]]
+
+    def num_uses(self):
+        """Count how often each node is an input or an output, by its name."""
+        entries = [*self._json["heads"], *(e for n in self._nodes for e in n["inputs"])]
+        return Counter(self.node(entry)["name"] for entry in entries)
+
+    def add(self, op, inputs, **attrs):
+        """Append a node and return the entry that stands for its output."""
+        number = len(self._nodes)
+        self._nodes.append({"name": f"{op.lower()}_{number}"})
+        self.replace(self._nodes[-1], op, inputs, **attrs)
+        return [number, 0, 0]
+
+    def replace(self, node, op, inputs, **attrs):
+        """Let a node compute something else under its name."""
+        node.update(op=op, inputs=inputs, attrs={k: str(v) for k, v in attrs.items()})
+
+
+def _attrs(node):
+    """Return a node's attributes with values in place of their text."""
+
+    def value(text):
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return text
+
+    return {name: value(text) for name, text in node.get("attrs", {}).items()}
+
+
+# --- the rewritings: each returns how often it applied
+
+
+def _use_activation(graph):
+    """NumPy's relu is not an operator of oneDNN, Activation is."""
+    nodes = graph.of("_npx_relu")
+    for node in nodes:
+        graph.replace(node, "Activation", node["inputs"], act_type="relu")
+    return len(nodes)
+
+
+def _use_sum(graph):
+    """NumPy's addition is not an operator of oneDNN, the sum of equal shapes is."""
+    nodes = [n for n in graph.of("_npi_add") if len({graph.shape(e) for e in n["inputs"]}) == 1]
+    for node in nodes:
+        graph.replace(node, "elemwise_add", node["inputs"])
+    return len(nodes)
+
+
+def _use_mean(graph):
+    """The gradient of global pooling leaves the blocked layout, and reference code follows."""
+    nodes = [n for n in graph.of("Pooling") if _attrs(n).get("global_pool") is True]
+    nodes = [n for n in nodes if _attrs(n)["pool_type"] == "avg"]
+    for node in nodes:
+        axes = tuple(range(2, len(graph.output_shape(node))))
+        graph.replace(node, "mean", node["inputs"], axis=axes, keepdims=True)
+    return len(nodes)
+
+
+def _fuse_batch_norm_and_relu(graph):
+    """One pass over the images in place of two."""
+    uses, count = graph.num_uses(), 0
+    for node in graph.of("Activation"):
+        norm = graph.node(node["inputs"][0])
+        if (
+            norm["op"] != "BatchNorm"
+            or uses[norm["name"]] > 1
+            or _attrs(node)["act_type"] != "relu"
+        ):
+            continue
+        graph.replace(node, "_contrib_BatchNormWithReLU", norm["inputs"], **norm["attrs"])
+        count += 1
+    return count
+
+
+def _use_matrix_products(graph):
+    """A convolution whose every window covers its whole input is a matrix product.
+
+    So it is on the one or four pixels that are left of a small image in the last stages. As a
+    convolution it multiplies mostly padding: eight of nine weights, where one pixel is left.
+    """
+    count = 0
+    for node in graph.of("Convolution"):
+        attrs, (data, weight, *bias) = _attrs(node), node["inputs"]
+        (_, c, *size), (_, o, *out) = graph.shape(data), graph.output_shape(node)
+        corners = _windows(size, out, attrs)
+        if not corners:
+            continue
+        ends = [tuple(i + n for i, n in zip(begin, size, strict=True)) for begin in corners]
+        taps = [  # for every output pixel, the weights that meet the input
+            graph.add("slice", [weight], begin=(0, 0, *begin), end=(o, c, *end))
+            for begin, end in zip(corners, ends, strict=True)
+        ]
+        taps = graph.add("stack", taps, axis=1, num_args=len(taps))
+        num_hidden = o * len(corners)
+        matrix = graph.add("Reshape", [taps], shape=(num_hidden, -1))
+        if bias:
+            bias = [graph.add("repeat", bias, repeats=len(corners))]
+        options = {"num_hidden": num_hidden, "no_bias": not bias, "flatten": True}
+        product = graph.add("FullyConnected", [data, matrix, *bias], **options)
+        graph.replace(node, "Reshape", [product], shape=(-1, o, *out))
+        count += 1
+    return count
+
+
+def _windows(size, out, attrs):
+    """Return where in its kernel each output pixel meets the input, if it meets the whole of it."""
+    if len(size) != 2 or attrs["num_group"] != 1 or attrs["dilate"] != (1, 1):
+        return None
+    begins = []
+    for n, m, k, s, p in zip(
+        size, out, attrs["kernel"], attrs["stride"], attrs["pad"], strict=True
+    ):
+        begins.append([p - i * s for i in range(m)])
+        if min(begins[-1]) < 0 or max(begins[-1]) + n > k:
+            return None
+    return [(y, x) for y in begins[0] for x in begins[1]]
+
+
+_REWRITES = {  # in this order
+    "ReLUs as oneDNN's": _use_activation,
+    "additions as oneDNN's sum": _use_sum,
+    "global poolings as means": _use_mean,
+    "convolutions as matrix products": _use_matrix_products,
+    "batch norms fused with their ReLU": _fuse_batch_norm_and_relu,
+}
