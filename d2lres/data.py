@@ -6,6 +6,7 @@ Importing this module does not import MXNet; only going through an `ArrayIter` d
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gzip
 import hashlib
 import http.client
@@ -21,7 +22,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,6 +99,8 @@ def load_data_fashion_mnist(
     *,
     num_train: int | None = None,
     num_test: int | None = None,
+    num_valid: int | None = None,
+    augment: Callable | None = None,
     seed: int = 0,
 ) -> tuple[ArrayIter, ArrayIter]:
     """Find or fetch Fashion-MNIST and return iterators over its training and test batches.
@@ -120,14 +123,22 @@ def load_data_fashion_mnist(
     num_train, num_test : int, optional
         Use only so many images: the first of each class, in equal numbers. A larger part contains
         the smaller ones, and none depends on `seed`. If there are fewer, all are used.
+    num_valid : int, optional
+        To choose hyperparameters: set aside so many training images, the last of each class in
+        equal numbers whatever the `seed`, and return them in place of the test images, which are
+        not used then. `num_train` counts among the others.
+    augment : callable, optional
+        Changes the training images at random, see `d2lres.augment`, before they are resized.
     seed : int, default 0
-        Decides, together with the number of the epoch, the order of the training images.
+        Decides, together with the number of the epoch, the order of the training images and how
+        they are augmented.
 
     Returns
     -------
     train_iter, test_iter : ArrayIter
         Give ``X``, float32 of shape (batch, 1, height, width) from 0 to 1, and ``y``, int32 of
-        shape (batch,) from 0 to 9. Only the training images are shuffled.
+        shape (batch,) from 0 to 9. Only the training images are shuffled and augmented. With
+        `num_valid` they are ``train_iter, valid_iter``.
 
     Raises
     ------
@@ -136,20 +147,25 @@ def load_data_fashion_mnist(
     FileNotFoundError
         If ``$D2LRES_DATA`` holds only some of the four files.
     """
-    batch_size, resize = _whole("batch_size", batch_size), _height_width(resize)
-    asked = [n if n is None else _whole("num_train or num_test", n) for n in (num_train, num_test)]
+    batch_size, resize = _whole("batch_size", batch_size), _height_width("resize", resize)
+    numbers = {"num_train": num_train, "num_test": num_test, "num_valid": num_valid}
+    asked = {name: n if n is None else _whole(name, n) for name, n in numbers.items()}
+    if num_valid is not None and num_test is not None:
+        raise ValueError(
+            "num_test and num_valid exclude each other: leave out num_test, as with num_valid the "
+            "test images are not used"
+        )
     place, note = _find()
-    arrays, official = _read(place)
-    parts, counts = [], []
-    for (images, labels), num in zip(arrays, asked, strict=True):
-        chosen = slice(None) if num is None else first_of_each_class(labels, num)
-        parts.append((images[chosen, None], labels[chosen]))
-        counts.append((len(labels[chosen]), len(labels)))
-    source = _line(place, note, official, *counts)
+    sets, official = _read(place)
+    if num_valid is not None:
+        sets = split_by_class(*sets[0], asked["num_valid"])
+    parts = [_first(*sets[0], asked["num_train"]), _first(*sets[1], asked["num_test"])]
+    counts = [(len(part[1]), len(whole[1])) for part, whole in zip(parts, sets, strict=True)]
+    source = _line(place, note, official, *counts, split=num_valid is not None)
     print(source)
     options = {"resize": resize, "seed": seed, "source": source}
     return (
-        ArrayIter(*parts[0], batch_size, shuffle=True, **options),
+        ArrayIter(*parts[0], batch_size, shuffle=True, augment=augment, **options),
         ArrayIter(*parts[1], batch_size, **options),
     )
 
@@ -171,6 +187,10 @@ class ArrayIter:
     shuffle : bool, default False
         Give epoch ``e`` the order ``numpy.random.default_rng([seed, e]).permutation(n)``.
     seed : int, default 0
+    augment : callable, optional
+        ``augment(images, rng)`` gives new images, uint8 like the stored ones, before any resizing:
+        see `d2lres.augment`. Batch ``b`` of epoch ``e`` gets the generator
+        ``numpy.random.default_rng([seed, e, 1 + b])``, whatever the others did with theirs.
     source : str, default ""
         One line that says where the images came from.
 
@@ -184,11 +204,23 @@ class ArrayIter:
     seed, epoch : int
         May be set: ``seed`` and ``epoch = 0`` repeat a run. The epoch goes up by one each time
         all batches were taken.
+    augment : callable or None
+    augmented_by : str or None
+        What `augment` is, for the record of a run: ``"RandomCrop(padding=2)"``.
     source : str
     """
 
     def __init__(
-        self, images, labels, batch_size, *, resize=None, shuffle=False, seed=0, source=""
+        self,
+        images,
+        labels,
+        batch_size,
+        *,
+        resize=None,
+        shuffle=False,
+        seed=0,
+        augment=None,
+        source="",
     ):
         if images.ndim != 4 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
             raise ValueError(
@@ -200,32 +232,59 @@ class ArrayIter:
         self.num_examples = len(images)
         self.seed, self.epoch = _whole("seed", seed, least=0), 0
         self.shuffle, self.source = shuffle, source
-        size = _height_width(resize) or images.shape[2:]
+        if not (augment is None or callable(augment)) or isinstance(augment, type):
+            raise ValueError(
+                f"augment must be one callable like RandomCrop(2), not {augment!r}: "
+                "of several make one with Compose([...])"
+            )
+        self.augment = augment
+        old = self._augmented(images[:1].copy(), np.random.default_rng(0)).shape[2:]
+        size = _height_width("resize", resize) or old
         self.image_shape = (images.shape[1], *size)
         self._resize = None
-        if size != images.shape[2:]:
-            self._resize = [_bilinear(*pair) for pair in zip(images.shape[2:], size, strict=True)]
+        if size != old:
+            self._resize = [_bilinear(*pair) for pair in zip(old, size, strict=True)]
 
     def __len__(self) -> int:
         return math.ceil(self.num_examples / self.batch_size)
 
     def __iter__(self) -> Iterator:
-        from mxnet import np as mnp
-
         epoch, order = self.epoch, np.arange(self.num_examples)
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
-        for start in range(0, self.num_examples, self.batch_size):
-            batch = order[start : start + self.batch_size]
-            X, y = self._pixels(self.images[batch]), self.labels[batch]
-            yield mnp.array(X, dtype=X.dtype), mnp.array(y, dtype=y.dtype)
+        for number in range(len(self)):
+            chosen = order[number * self.batch_size :][: self.batch_size]
+            # the 1: [seed, epoch] and [seed, epoch, 0] are the same stream, that of the order
+            rng = np.random.default_rng([self.seed, epoch, 1 + number])
+            yield self._batch(chosen, rng)
         self.epoch = epoch + 1
+
+    @property
+    def augmented_by(self) -> str | None:
+        return getattr(self.augment, "__name__", None) or (self.augment and repr(self.augment))
+
+    def _batch(self, chosen, rng):
+        images = self._augmented(self.images[chosen], rng)
+        return _to_mxnet(self._pixels(images)), _to_mxnet(self.labels[chosen])
+
+    def _augmented(self, images, rng):
+        if self.augment is None:
+            return images
+        new = self.augment(images, rng)
+        if getattr(new, "dtype", None) != np.uint8 or new.shape[:2] != images.shape[:2]:
+            raise ValueError(
+                f"augment must return uint8 images, as many as it was given, {images.shape}; "
+                f"{self.augmented_by} returned {getattr(new, 'dtype', type(new).__name__)} "
+                f"{getattr(new, 'shape', '')}"
+            )
+        return new
 
     def _pixels(self, images):
         X = images.astype(np.float32)
         X /= 255
         if self._resize:
             rows, columns = self._resize
+            # image by image: products so small stay on this thread, and leave MXNet the others
             X = rows @ (X @ columns.T)
         return X
 
@@ -242,6 +301,51 @@ def first_of_each_class(labels: np.ndarray, num: int) -> np.ndarray:
         (where,) = np.nonzero(labels == label)
         rank[where] = np.arange(len(where))
     return np.sort(np.lexsort((labels, rank))[:num])
+
+
+def split_by_class(images: np.ndarray, labels: np.ndarray, num_valid: int):
+    """Split into ``(images, labels)`` to train on and `num_valid` others to validate on.
+
+    The latter are the last of every class in turn, so that a larger part contains the smaller ones
+    and the first of every class, which a small `num_train` takes, stay the same.
+
+    Raises
+    ------
+    ValueError
+        If no image would be left to train on.
+    """
+    if num_valid >= len(labels):
+        raise ValueError(
+            f"num_valid must leave some of the {len(labels):,} training images to train on, and "
+            f"{num_valid:,} does not: try num_valid={max(len(labels) // 10, 1)}"
+        )
+    valid = np.zeros(len(labels), bool)
+    valid[-1 - first_of_each_class(labels[::-1], num_valid)] = True
+    return (images[~valid], labels[~valid]), (images[valid], labels[valid])
+
+
+def _first(images, labels, num):
+    """Return `num` of the images, with an axis for the one channel, and their labels."""
+    chosen = slice(None) if num is None else first_of_each_class(labels, num)
+    return images[chosen, None], labels[chosen]
+
+
+def _to_mxnet(array):
+    """Copy a NumPy array into a new `mxnet.np` array on the CPU, at once.
+
+    ``mxnet.np.array`` waits until MXNet has computed all that it was asked for, so that no batch
+    could be made while the one before is trained on. Nothing else knows the new array's memory
+    yet: it can be written to without asking MXNet.
+    """
+    import mxnet as mx
+    from mxnet.base import _LIB, check_call
+
+    copy = mx.np.empty(array.shape, dtype=array.dtype, ctx=mx.cpu())
+    address = ctypes.c_void_p()
+    check_call(_LIB.MXNDArrayGetData(copy.handle, ctypes.byref(address)))
+    array = np.ascontiguousarray(array)
+    ctypes.memmove(address, array.ctypes.data, array.nbytes)
+    return copy
 
 
 def _bilinear(old, new):
@@ -261,13 +365,13 @@ def _whole(name, value, least=1):
     return number
 
 
-def _height_width(resize):
-    if resize is None:
+def _height_width(name, value):
+    if value is None:
         return None
-    pair = tuple(resize) if isinstance(resize, (tuple, list)) else (resize, resize)
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
-        raise ValueError(f"resize must be a number of pixels or (height, width), not {resize!r}")
-    return tuple(_whole("resize", side) for side in pair)
+        raise ValueError(f"{name} must be a number of pixels or (height, width), not {value!r}")
+    return tuple(_whole(name, side) for side in pair)
 
 
 # ------------------------------------------------------------------------------- reading files
@@ -440,12 +544,15 @@ def _read(place):
     return (arrays[:2], arrays[2:]), official
 
 
-def _line(place, note, official, *counts):
+def _line(place, note, official, *counts, split=False):
     train, test = (f"{n:,}" if n == of else f"{n:,} of {of:,}" for n, of in counts)
+    kind = "test images"
+    if split:
+        kind = f"validation images, of the {sum(of for _, of in counts):,} for training,"
     if not official and place.contents is not SAMPLE:
         note = "; ".join(filter(None, ["not the official files", note]))
     note = f" ({note})" if note else ""
-    return f"Fashion-MNIST: {train} training and {test} test images {place.name}{note}"
+    return f"Fashion-MNIST: {train} training and {test} {kind} {place.name}{note}"
 
 
 def _fetch(folder):

@@ -159,16 +159,15 @@ def _train_epoch(net, train_iter, trainer, device, progress):
     loss = gluon.loss.SoftmaxCrossEntropyLoss()
     meter = _Meter()
     for X, y in train_iter:
+        labels = y.asnumpy()  # before it goes to the device: no computation is waited for
         X, y = X.as_in_ctx(device), y.as_in_ctx(device)
         with autograd.record():
             Y_hat = net(X)
             l = loss(Y_hat, y)
-        _check_labels(y, Y_hat.shape[1])
+        _check_labels(labels, Y_hat.shape[1])
         l.backward()
         trainer.step(len(y))
-        meter.add(
-            l.sum(), (Y_hat.argmax(axis=1).astype("int32") == y.astype("int32")).sum(), len(y)
-        )
+        meter.add(l.sum(), _hits(Y_hat, y), len(y))
         progress.step(meter.loss, meter.acc)
     meter.flush()
     if not meter.num_images:
@@ -235,9 +234,8 @@ def evaluate_accuracy(net: gluon.Block, data_iter, device: mx.Context | None = N
     hits = num_images = 0
     for X, y in data_iter:
         Y_hat = net(X.as_in_ctx(device))
-        y = y.as_in_ctx(device)
-        _check_labels(y, Y_hat.shape[1])
-        hits += int(_hits(Y_hat, y))
+        _check_labels(y.asnumpy(), Y_hat.shape[1])
+        hits += int(_hits(Y_hat, y.as_in_ctx(device)))
         num_images += len(y)
     if not num_images:
         raise ValueError("data_iter gave no batch: there is nothing to evaluate")
@@ -339,6 +337,7 @@ def _describe(train_iter):
     data = ("batch_size", "num_examples", "image_shape", "source")  # what an ArrayIter knows
     return {
         **{name: getattr(train_iter, name, None) for name in data},
+        "augment": getattr(train_iter, "augmented_by", None),
         "scale": os.environ.get("D2LRES_SCALE", ""),
         "command": _command(),
         **runtime.machine(),

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from d2lres import data
+from d2lres.augment import Compose, RandomCrop, RandomFlip
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = list(data.OFFICIAL)
@@ -251,6 +252,61 @@ def test_own_set(tmp_path, monkeypatch, official):
 
 
 # the sample and the real data
+
+
+def test_validation_images_are_training_images(capsys, tmp_path, official):
+    write(tmp_path / "cache", official)
+    train_iter, test_iter = data.load_data_fashion_mnist(8)
+    capsys.readouterr()
+    smaller, valid_iter = data.load_data_fashion_mnist(8, num_valid=10, seed=3)
+    line = "30 training and 10 validation images, of the 40 for training, from the user cache"
+    assert capsys.readouterr().out == f"Fashion-MNIST: {line}\n"
+    assert valid_iter.source == smaller.source and smaller.source.endswith(line)
+
+    def contents(data_iter):
+        return {image.tobytes() for image in data_iter.images}
+
+    assert contents(smaller) | contents(valid_iter) == contents(train_iter)
+    assert (len(contents(smaller)), len(contents(valid_iter))) == (30, 10)
+    assert not contents(valid_iter) & contents(test_iter)
+    assert smaller.shuffle and not valid_iter.shuffle
+    for of in (smaller, valid_iter):  # the images still go with their labels
+        for image, label in zip(of.images, of.labels, strict=True):
+            (at,) = np.flatnonzero((train_iter.images == image).all(axis=(1, 2, 3)))
+            assert train_iter.labels[at] == label
+
+
+def test_validation_images_are_fixed_and_balanced():
+    options = [{}, {"seed": 9}, {"num_train": 500}, {"batch_size": 3}]
+    loads = [
+        data.load_data_fashion_mnist(**{"batch_size": 8, "num_valid": 600} | o) for o in options
+    ]
+    (train_iter, valid_iter), *others = loads
+    assert np.bincount(valid_iter.labels).tolist() == [60] * 10
+    assert np.bincount(train_iter.labels).tolist() == [540] * 10
+    for _, other in others:
+        assert np.array_equal(other.images, valid_iter.images)
+    few = data.load_data_fashion_mnist(8, num_train=500)[0]  # the same ones with and without
+    assert np.array_equal(loads[2][0].images, few.images)
+    assert "500 of 5,400 training and 600 validation images, of the 6,000" in loads[2][0].source
+    last = data.load_data_fashion_mnist(8, num_valid=10)[1]
+    everything = data.load_data_fashion_mnist(8)[0]
+    for image, label in zip(last.images, last.labels, strict=True):
+        at = np.flatnonzero(everything.labels == label)[-1]
+        assert np.array_equal(everything.images[at], image)
+
+
+@pytest.mark.parametrize("num_valid", [6000, 60_000])
+def test_too_many_validation_images(num_valid):
+    words = f"some of the 6,000 training images .* {num_valid:,} does not: try num_valid=600"
+    with pytest.raises(ValueError, match=words):
+        data.load_data_fashion_mnist(8, num_valid=num_valid)
+    assert data.load_data_fashion_mnist(8, num_valid=5999)[0].num_examples == 1
+
+
+def test_validation_or_test_images():
+    with pytest.raises(ValueError, match="num_test and num_valid exclude each other"):
+        data.load_data_fashion_mnist(8, num_test=10, num_valid=10)
 
 
 def test_sample():
@@ -634,6 +690,124 @@ def test_images_go_with_their_labels(toy):
         assert np.array_equal(X.asnumpy(), images[y.asnumpy()].astype(np.float32) / 255)
 
 
+def noise(images, rng):
+    return rng.integers(0, 256, images.shape, np.uint8)
+
+
+def pixels(data_iter):
+    """The batches of one epoch, as NumPy arrays."""
+    return [X.asnumpy() for X, _ in data_iter]
+
+
+def test_augmented_batches_repeat(toy):
+    def batches(seed=5, epoch=0, batch_size=4):
+        data_iter = data.ArrayIter(*toy, batch_size, shuffle=True, seed=seed, augment=noise)
+        data_iter.epoch = epoch
+        return pixels(data_iter)
+
+    first, again = batches(), batches()
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    for others in (batches(seed=6), batches(epoch=1), first[1:]):
+        assert not np.array_equal(first[0], others[0])
+
+
+def test_any_batch_can_be_made_by_itself(toy):
+    data_iter = data.ArrayIter(*toy, 4, shuffle=True, seed=5, augment=noise)
+    data_iter.epoch = 7
+    for number, X in enumerate(pixels(data_iter)):
+        expected = noise(X, np.random.default_rng([5, 7, 1 + number])).astype(np.float32) / 255
+        assert np.array_equal(X, expected)
+
+
+def test_augmenting_leaves_order_and_images_alone(toy):
+    plain = data.ArrayIter(*toy, 4, shuffle=True, seed=5)
+    flipped = data.ArrayIter(*toy, 4, shuffle=True, seed=5, augment=RandomFlip(1))
+    before = toy[0].copy()
+    assert taken(flipped) == taken(plain)
+    for X, flipped_X in zip(pixels(plain), pixels(flipped), strict=True):
+        assert np.array_equal(flipped_X, X[:, :, :, ::-1])
+
+    def in_place(images, rng):
+        images[...] = 0
+        return images
+
+    assert not any(X.any() for X in pixels(data.ArrayIter(*toy, 4, augment=in_place)))
+    assert np.array_equal(toy[0], before)
+
+
+def test_augments_before_it_resizes(toy):
+    crop = RandomCrop(0, (14, 10))
+    assert data.ArrayIter(*toy, 10, augment=crop).image_shape == (1, 14, 10)
+    data_iter = data.ArrayIter(*toy, 10, resize=20, augment=crop)
+    assert data_iter.image_shape == (1, 20, 20)
+    cut = crop(toy[0], np.random.default_rng([0, 0, 1]))
+    expected = data.ArrayIter(cut, toy[1], 10, resize=20)
+    assert np.array_equal(pixels(data_iter), pixels(expected))
+
+
+def test_only_training_images_are_augmented():
+    mirror = RandomFlip(1)
+    for options in ({"num_test": 50}, {"num_valid": 50}):
+        options |= {"num_train": 64, "seed": 2}
+        plain = data.load_data_fashion_mnist(64, **options)
+        flipped = data.load_data_fashion_mnist(64, **options, augment=mirror)
+        assert flipped[0].augment is mirror and flipped[1].augment is None
+        assert np.array_equal(pixels(flipped[0])[0], pixels(plain[0])[0][:, :, :, ::-1])
+        assert np.array_equal(pixels(flipped[1])[0], pixels(plain[1])[0])
+
+
+def test_record_of_the_augmentation(toy):
+    both = Compose([RandomCrop(2), RandomFlip()])
+    words = "Compose([RandomCrop(padding=2), RandomFlip(p=0.5)])"
+    assert data.ArrayIter(*toy, 4, augment=both).augmented_by == words
+    assert data.ArrayIter(*toy, 4, augment=noise).augmented_by == "noise"
+    assert data.ArrayIter(*toy, 4).augmented_by is None
+
+
+BAD_AUGMENT = {
+    "not callable": ([RandomFlip()], r"one callable like RandomCrop\(2\), not \[RandomFlip"),
+    "the class": (RandomFlip, "one callable like .* not <class"),
+    "another dtype": (lambda X, rng: X / 255, "must return uint8 images.*returned float64"),
+    "fewer images": (lambda X, rng: X[:0], r"as many .* \(1, 1, 28, 28\); .* \(0, 1, 28, 28\)"),
+    "nothing": (lambda X, rng: None, "returned NoneType"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_AUGMENT)
+def test_bad_augment(toy, case):
+    augment, words = BAD_AUGMENT[case]
+    with pytest.raises(ValueError, match=words):
+        data.ArrayIter(*toy, 4, augment=augment)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "uint8"])
+def test_copies_to_mxnet(dtype):
+    mx = pytest.importorskip("mxnet")
+    for cut in (np.copy, lambda array: array[::2], np.transpose):
+        source = cut(np.random.default_rng(0).integers(0, 256, (4, 3, 5)).astype(dtype))
+        copy = data._to_mxnet(source)
+        assert isinstance(copy, mx.np.ndarray) and copy.dtype == dtype and copy.ctx == mx.cpu()
+        expected = source.copy()
+        assert np.array_equal(copy.asnumpy(), expected)
+        source[...] = 7
+        assert np.array_equal(copy.asnumpy(), expected)
+
+
+def test_a_batch_does_not_wait_for_mxnet(toy):
+    mx = pytest.importorskip("mxnet")
+    data_iter = iter(data.ArrayIter(*toy, 5))
+    A = mx.np.ones((1500, 1500))
+    next(data_iter)
+    mx.nd.waitall()
+    slow = mx.np.dot(A, A)
+    start = time.perf_counter()
+    _, y = next(data_iter)
+    assert y.asnumpy().tolist() == [5, 6, 7, 8, 9]  # nor do the labels, to be checked
+    made = time.perf_counter()
+    slow.wait_to_read()
+    assert made - start < time.perf_counter() - made
+
+
 def test_batch_larger_than_the_set(toy):
     (batch,) = data.ArrayIter(*toy, 99)
     assert batch[0].shape == (10, 1, 28, 28)
@@ -687,7 +861,9 @@ def test_bad_resize(value):
         data.load_data_fashion_mnist(8, value)
 
 
-@pytest.mark.parametrize("options", [{"num_train": 0}, {"num_test": 1.5}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "options", [{"num_train": 0}, {"num_test": 1.5}, {"seed": -1}, {"num_valid": 0}]
+)
 def test_bad_options(options):
     with pytest.raises(ValueError, match="must be a whole number"):
         data.load_data_fashion_mnist(8, **options)
