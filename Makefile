@@ -10,7 +10,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab run data doctor test test-quick test-pythons notebooks readme lint format lock clean
+.PHONY: help setup lab run data doctor test test-quick test-pythons notebooks bench readme lint format lock clean
 
 help: ## say what the targets do
 	@echo "make TARGET, where TARGET is one of"
@@ -50,6 +50,14 @@ notebooks: setup data ## run every notebook at scale lesson and save it with its
 	D2LRES_SCALE=lesson $(RUN) nbconvert --to=notebook --inplace --execute \
 	  --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 
+bench: setup data $(if $(filter torch,$(PEERS)),.venv-torch/installed) ## measure the speed beside others' (PEERS=torch: also PyTorch's)
+	.venv/bin/python benchmarks/bench.py $(if $(PEERS),--peers $(PEERS))
+
+.venv-torch/installed: | setup ## an environment of its own, so that nothing of PyTorch's is seen by MXNet
+	.venv/bin/python -m venv --clear .venv-torch
+	.venv-torch/bin/python -m pip install --quiet torch==2.13.0 numpy
+	touch $@
+
 readme: setup ## write what the records in results/ say into README.md
 	.venv/bin/python tools/readme.py
 
@@ -70,5 +78,5 @@ lock: .venv/bin/uv ## renew requirements.lock from pyproject.toml
 	@$(MAKE) setup
 
 clean: ## remove .venv, out/ and caches (the downloaded data stays)
-	rm -rf .venv .nox out dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-torch .nox out dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

@@ -8,15 +8,19 @@ import sys
 
 from . import _hook
 
-# This module is loaded whenever Python starts (see _hook.py): it imports no more than that.
+# `import mxnet` loads this module (see _hook.py): it imports no more than that.
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
     "ArrayIter": "data",
     "BasicBlock": "blocks",
+    "Compose": "augment",
+    "Cutout": "augment",
     "FASHION_MNIST_LABELS": "data",
     "History": "train",
+    "RandomCrop": "augment",
+    "RandomFlip": "augment",
     "Residual": "blocks",
     "Scale": "scale",
     "cifar_resnet": "models",

@@ -10,8 +10,11 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="what was found on this machine, and what is amiss")
     commands.add_parser("data", help="get Fashion-MNIST, if it is not there yet")
-    training = commands.add_parser("train", help="train ResNet-18 on Fashion-MNIST")
-    training.add_argument("--scale", help="quick, lesson or full (see d2lres/scale.py)")
+    training = commands.add_parser("train", help="train on Fashion-MNIST: by default ResNet-18")
+    how = training.add_mutually_exclusive_group()
+    how.add_argument("--scale", help="quick, lesson or full (see d2lres/scale.py)")
+    how.add_argument("--recipe", choices=["fast"], help="a small network (see d2lres/recipe.py)")
+    training.add_argument("--epochs", type=int, help="how long the recipe runs")
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
     training.add_argument("--record", help="write the history to this JSON file")
@@ -38,7 +41,28 @@ def _data():
     return True
 
 
-def _train(scale, seed, precision, record):
+def _train(scale, recipe, epochs, seed, precision, record):
+    if epochs and not recipe:
+        raise ValueError("--epochs goes with --recipe; a scale has its own number of epochs")
+    history = _fast(epochs, seed, precision) if recipe else _at_scale(scale, seed, precision)
+    if record:
+        print(f"recorded in {history.save(record)}")
+    return True
+
+
+def _fast(epochs, seed, precision):
+    from .recipe import FAST
+
+    recipe = FAST._replace(num_epochs=epochs or FAST.num_epochs)
+    print(recipe)
+    history = recipe.run(seed=seed, precision=precision)
+    print(
+        f"test accuracy {history.test_acc[-1]:.1%} after {sum(history.seconds):.0f} s of training"
+    )
+    return history
+
+
+def _at_scale(scale, seed, precision):
     import mxnet as mx
 
     from . import load_data_fashion_mnist, resnet18, train
@@ -54,9 +78,7 @@ def _train(scale, seed, precision, record):
     recipe = {"scheduler": size.scheduler(len(train_iter)), "precision": precision}
     history = train(net, train_iter, test_iter, size.num_epochs, size.lr, seed=seed, **recipe)
     history.run["scale"] = size.name
-    if record:
-        print(f"recorded in {history.save(record)}")
-    return True
+    return history
 
 
 def _run(lesson):

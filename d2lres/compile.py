@@ -1,14 +1,17 @@
 """One traced graph, rewritten for speed, on the same parameters."""
 
+import ctypes
 import hashlib
 import json
 import operator
 import time
 import warnings
+from collections import UserDict
 from typing import NamedTuple
 
 import mxnet as mx
 from mxnet import autograd, gluon, np, npx
+from mxnet.base import _LIB, check_call
 
 from . import runtime
 from .graph import for_inference, for_training, in_bfloat16
@@ -125,7 +128,8 @@ class _Compiled(gluon.Block):
         super().__init__()
         self.net, self.precision, self.seconds = net, training.precision, seconds or {}
         self._plans, self._shape = {True: training, False: inference}, X.shape
-        self._parts, self._graphs = _parts(net), {}
+        self._moving = False
+        self._parts, self._graphs = _parts(net), _Graphs()
         self._graph(X, training=True)  # fails now or never
 
     def forward(self, X):
@@ -133,8 +137,13 @@ class _Compiled(gluon.Block):
             return self.net(X)  # which says what it thinks of that
         parts = _parts(self.net)
         if len(parts) != len(self._parts) or any(map(operator.is_not, parts, self._parts)):
-            self._parts, self._graphs = parts, {}  # the network was changed
+            self._parts, self._graphs = parts, _Graphs()  # the network was changed
         training = autograd.is_recording() or autograd.is_training()
+        if self._moving and not training:
+            # the fused batch norm moves its averages in the backward pass, which MXNet's engine
+            # does not know: without a step of the trainer in between it would not wait for them
+            npx.waitall()
+        self._moving = training
         return self._graph(X, training)(X)
 
     def _graph(self, X, training):
@@ -161,38 +170,67 @@ class _Compiled(gluon.Block):
         return "\n".join(lines)
 
 
+class _Graphs(UserDict):
+    """The graphs of a network by what they are for; no child blocks of it."""
+
+
 class _Graph(gluon.SymbolBlock):
     """One rewritten graph of a network as a block on its parameters."""
 
     def __init__(self, net, X, plan, training, folded):
         data = mx.sym.var("data", dtype="float32").as_np_ndarray()
         symbol, params = _traced(net, data, training), net.collect_params()
-        self.counts, watched = {}, ()
+        self.counts, self._copies = {}, []
         if X.ctx.device_type == "cpu" and mx.runtime.Features().is_enabled("MKLDNN"):
             if folded and plan == _FLOAT32:
-                symbol, watched = for_inference(symbol, X.shape)
+                symbol, watched, matrices = for_inference(symbol, X.shape)
+                self._copies = [_Copy(params[name], X.ctx) for name in sorted(watched)]
+                params = _with_matrices(params, matrices, X.ctx)
             else:
                 symbol, self.counts = for_training(symbol, X.shape, plan.fused)
             if plan.precision == "bfloat16":
                 symbol = in_bfloat16(symbol, X.shape, plan.min_channels)
         super().__init__(symbol.as_np_ndarray(), [data], params=params)
         self.hybridize(static_alloc=True, static_shape=True)
-        self._copied = [params[name] for name in sorted(watched)]
-        self._folded = list(params.values()) if watched else []
-        self._seen = self._state(X.ctx)
+        # MXNet notices that a weight was written to, but not that another array took its place
+        held = params.values() if self._copies else ()
+        self._held = [(param, param.data(X.ctx)) for param in held]
 
     def is_fresh(self, device):
-        """Whether the parameters that the graph keeps a copy of are what they were."""
-        if not self._folded:
-            return True
-        (arrays, values), (seen_arrays, seen_values) = self._state(device), self._seen
-        return values == seen_values and all(map(operator.is_, arrays, seen_arrays))
+        """Whether the parameters that the graph holds a copy of are what they were."""
+        return all(param.data(device) is array for param, array in self._held) and all(
+            copy.is_fresh() for copy in self._copies
+        )
 
-    def _state(self, device):
-        """Return all arrays of parameters, and the values of those that are copied."""
-        values = [param.data(device).reshape(-1) for param in self._copied]
-        values = np.concatenate(values).asnumpy().tobytes() if values else b""
-        return [param.data(device) for param in self._folded], values
+
+class _Copy:
+    """The values of a parameter, to see whether it has been written to since."""
+
+    def __init__(self, param, device):
+        self._array = param.data(device)
+        self._values = self._array.asnumpy()
+
+    def is_fresh(self):
+        self._array.wait_to_read()
+        address = ctypes.c_void_p()
+        check_call(_LIB.MXNDArrayGetData(self._array.handle, ctypes.byref(address)))
+        values = self._values
+        return _C.memcmp(address, values.ctypes.data_as(ctypes.c_void_p), values.nbytes) == 0
+
+
+_C = ctypes.CDLL(None)
+_C.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+
+
+def _with_matrices(params, matrices, device):
+    """Return the parameters, and what ``for_inference`` makes of some of them."""
+    extended = gluon.ParameterDict()
+    extended.update(params)
+    for name, (weight, matrix) in matrices.items():
+        constant = gluon.Constant(name, matrix(params[weight].data(device).asnumpy()))
+        constant.initialize(ctx=device)
+        extended._params[name] = constant
+    return extended
 
 
 def _traced(net, data, training):

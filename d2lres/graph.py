@@ -10,6 +10,7 @@ import json
 from collections import Counter
 
 import mxnet as mx
+import numpy as np
 from mxnet.contrib import amp
 
 __all__ = ["for_inference", "for_training", "in_bfloat16"]
@@ -43,25 +44,28 @@ def for_inference(symbol, input_shape):
     """Rewrite a graph so that it runs fast forward only, on exactly this shape.
 
     Batch normalisation is folded into the convolution before it, which also takes over the ReLU and
-    the sum behind it.
+    the sum behind it. Matrices that stand for convolutions become inputs.
 
     Returns
     -------
     symbol : mxnet.symbol.Symbol
     watched : set of str
-        Parameters of which the graph keeps a copy when it first runs: they may not change, or it
-        has to be made anew. MXNet itself notices changes of the others.
+        Parameters that the graph, or a matrix, holds a copy of from its first run on: if one of
+        them changes, the graph has to be made anew. MXNet itself notices changes of the others.
+    matrices : dict of str to (str, function)
+        For each new input the parameter it is made from and the function that makes it.
     """
-    graph = _Graph(symbol, input_shape)
+    graph, matrices = _Graph(symbol, input_shape), {}
     _use_activation(graph)
     _use_sum(graph)
-    _use_matrix_products(graph)
+    _use_matrix_products(graph, matrices)
     symbol = graph.symbol().optimize_for("MKLDNN")
     nodes = json.loads(symbol.tojson())["nodes"]
     folded = [n for n in nodes if n.get("attrs", {}).get("with_bn", "").lower() in ("true", "1")]
     noticed = {nodes[node["inputs"][1][0]]["name"] for node in folded}
-    names = symbol.list_arguments() + symbol.list_auxiliary_states()
-    return symbol, set(names) - noticed - {"data"}
+    names = set(symbol.list_arguments() + symbol.list_auxiliary_states())
+    sources = {weight for weight, _ in matrices.values()}
+    return symbol, (names - noticed - {"data", *matrices}) | sources, matrices
 
 
 def in_bfloat16(symbol, input_shape, min_channels=4):
@@ -131,6 +135,11 @@ class _Graph:
         self.replace(self._nodes[-1], op, inputs, **attrs)
         return [number, 0, 0]
 
+    def variable(self, name):
+        """Append an input and return the entry that stands for it."""
+        self._nodes.append({"op": "null", "name": name, "inputs": []})
+        return [len(self._nodes) - 1, 0, 0]
+
     def replace(self, node, op, inputs, **attrs):
         """Let a node compute something else under its name."""
         node.update(op=op, inputs=inputs, attrs={k: str(v) for k, v in attrs.items()})
@@ -193,34 +202,57 @@ def _fuse_batch_norm_and_relu(graph):
     return count
 
 
-def _use_matrix_products(graph):
+def _use_matrix_products(graph, matrices=None):
     """A convolution whose every window covers its whole input is a matrix product.
 
     So it is on the one or four pixels that are left of a small image in the last stages. As a
     convolution it multiplies mostly padding: eight of nine weights, where one pixel is left.
+
+    The matrix is computed in the graph, or, given a dictionary for it, becomes an input.
     """
     count = 0
     for node in graph.of("Convolution"):
-        attrs, (data, weight, *bias) = _attrs(node), node["inputs"]
-        (_, c, *size), (_, o, *out) = graph.shape(data), graph.output_shape(node)
-        corners = _windows(size, out, attrs)
+        (data, weight, *bias), out = node["inputs"], graph.output_shape(node)[1:]
+        size = graph.shape(data)[1:]
+        corners = _windows(size[1:], out[1:], _attrs(node))
         if not corners:
             continue
-        ends = [tuple(i + n for i, n in zip(begin, size, strict=True)) for begin in corners]
-        taps = [  # for every output pixel, the weights that meet the input
-            graph.add("slice", [weight], begin=(0, 0, *begin), end=(o, c, *end))
-            for begin, end in zip(corners, ends, strict=True)
-        ]
-        taps = graph.add("stack", taps, axis=1, num_args=len(taps))
-        num_hidden = o * len(corners)
-        matrix = graph.add("Reshape", [taps], shape=(num_hidden, -1))
+        num_hidden = out[0] * len(corners)
+        if matrices is None:
+            matrix = _matrix(graph, weight, size, out, corners)
+        else:
+            matrix, name = graph.variable(f"{node['name']}_matrix"), graph.node(weight)["name"]
+            matrices[graph.node(matrix)["name"]] = name, _matrix_maker(size[1:], corners)
         if bias:
             bias = [graph.add("repeat", bias, repeats=len(corners))]
         options = {"num_hidden": num_hidden, "no_bias": not bias, "flatten": True}
         product = graph.add("FullyConnected", [data, matrix, *bias], **options)
-        graph.replace(node, "Reshape", [product], shape=(-1, o, *out))
+        graph.replace(node, "Reshape", [product], shape=(-1, *out))
         count += 1
     return count
+
+
+def _matrix(graph, weight, size, out, corners):
+    """For every output pixel, the weights that meet the input: as nodes of the graph."""
+    (c, h, w), o = size, out[0]
+    taps = [
+        graph.add("slice", [weight], begin=(0, 0, y, x), end=(o, c, y + h, x + w))
+        for y, x in corners
+    ]
+    if len(taps) > 1:
+        taps = [graph.add("stack", taps, axis=1, num_args=len(taps))]
+    return graph.add("Reshape", taps, shape=(o * len(corners), c * h * w))
+
+
+def _matrix_maker(size, corners):
+    """The same as a function of the weights, a NumPy array."""
+    h, w = size
+
+    def matrix(weight):
+        taps = np.stack([weight[:, :, y : y + h, x : x + w] for y, x in corners], axis=1)
+        return taps.reshape(len(weight) * len(corners), -1)
+
+    return matrix
 
 
 def _windows(size, out, attrs):

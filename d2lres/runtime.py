@@ -11,6 +11,7 @@ import importlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import itertools
 import os
 import platform
 import subprocess
@@ -19,7 +20,12 @@ import types
 import warnings
 from pathlib import Path
 
-__all__ = ["doctor", "machine", "prepare", "try_gpu"]
+__all__ = ["amx", "cpu_features", "doctor", "has_bfloat16", "machine", "prepare", "try_gpu"]
+
+_PROC, _SYS = Path("/proc"), Path("/sys")
+_AMX = "AVX512_CORE_AMX"  # what oneDNN may use at most: all it knows, AMX included
+_REFUSED, _TOO_LATE = "refused by the kernel", "not used, as mxnet was imported before d2lres"
+_chosen = set()  # the environment variables that were set here, and not by the user
 
 
 def prepare() -> None:
@@ -29,10 +35,48 @@ def prepare() -> None:
     and fails in its own words.
     """
     sys.meta_path.insert(0, _MXNetFinder)
-    os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
+    _choose("OMP_NUM_THREADS", physical_cores())
+    if amx() == "used":
+        _choose("DNNL_MAX_CPU_ISA", _AMX)
     _load_cuda_libraries()
     for obstacle in obstacles():
         print(f"d2lres: {obstacle}", file=sys.stderr)
+
+
+def catch_up() -> None:
+    """Set what can still be set where MXNet was imported first, and no hook stood ready.
+
+    What is too late is said in one sentence on stderr.
+    """
+    if _choose("OMP_NUM_THREADS", cores := physical_cores()):
+        mxnet = sys.modules["mxnet"]
+        _in_the_engine(lambda: mxnet.base._LIB.MXSetNumOMPThreads(cores))
+    if amx() == _TOO_LATE:
+        print(f"d2lres: {_what_to_do_about_amx()}", file=sys.stderr)
+
+
+def _choose(variable, value):
+    """Set an environment variable, unless the user has; return whether it was set."""
+    if variable in os.environ:
+        return False
+    os.environ[variable] = str(value)
+    _chosen.add(variable)
+    return True
+
+
+def _in_the_engine(function):
+    """Call a function in the thread of MXNet's engine that runs what is computed on the CPU.
+
+    OpenMP keeps a number of threads for each thread that asks for them: set from Python's own
+    thread, it would be without effect.
+    """
+    import mxnet as mx
+
+    called = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: function())
+    cpu = (ctypes.c_int * 2)(1, 0)  # MXNet's struct Context: kind and number of a device
+    push = mx.base._LIB.MXEnginePushSync
+    mx.base.check_call(push(called, None, None, cpu, None, 0, None, 0, None, 0, b"d2lres"))
+    mx.nd.waitall()
 
 
 # --- MXNet's modules on today's Python and NumPy
@@ -156,7 +200,7 @@ def physical_cores() -> int:
 
 def _core_of(cpu):
     """Return the identity of the core that a logical processor belongs to."""
-    topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+    topology = _SYS / f"devices/system/cpu/cpu{cpu}/topology"
     try:
         return tuple((topology / f).read_text() for f in ("physical_package_id", "core_id"))
     except OSError:
@@ -164,12 +208,108 @@ def _core_of(cpu):
 
 
 def _cgroup_cpus():
-    """Return the processors' worth of time a container may use, rounded up."""
+    """Return the processors' worth of time a container may use, rounded up.
+
+    It is the least that this process's group and the groups around it are given, in version 1 or
+    2 of cgroups. A container often sees its own group in the place of the root.
+    """
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return -(-int(quota) // int(period))
-    except (OSError, ValueError):  # no cgroup, or the quota is "max"
-        return sys.maxsize
+        lines = (_PROC / "self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    least = sys.maxsize
+    for line in ["0::/", "1:cpu:/", *lines]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        group = _SYS / "fs/cgroup" / ("cpu" if controllers else "")
+        for name in ["", *path.strip("/").split("/")]:
+            group /= name
+            least = min(least, _quota(group))
+    return least
+
+
+def _quota(group):
+    """Return the processors' worth of time that one cgroup is given, rounded up."""
+    for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        try:
+            quota, period = map(int, " ".join((group / f).read_text() for f in files).split())
+        except (OSError, ValueError):  # the other version, or the quota is "max"
+            continue
+        if quota > 0:  # version 1 says -1 for no quota
+            return -(-quota // period)
+    return sys.maxsize
+
+
+def cpu_features() -> list[str]:
+    """Return what the processor has of the features that decide how fast MXNet convolves.
+
+    Returns
+    -------
+    list of str
+        Of ``avx2``, ``avx512`` (the set that oneDNN calls avx512_core), ``avx512_bf16`` and
+        ``amx_bf16``, those that are there.
+    """
+    needed = {
+        "avx2": {"avx2"},
+        "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq"},
+        "avx512_bf16": {"avx512_bf16"},
+        "amx_bf16": {"amx_tile", "amx_bf16"},
+    }
+    about = _cpuinfo()
+    flags = set(about.get("flags", "").split() if about else _py_cpuinfo().get("flags", []))
+    return [feature for feature, wanted in needed.items() if wanted <= flags]
+
+
+def has_bfloat16() -> bool:
+    """Return whether MXNet's oneDNN (2.4) has bfloat16 convolutions here: with AVX-512 it has."""
+    too_low = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_MIC", "AVX512_MIC_4OPS")
+    return "avx512" in cpu_features() and os.environ.get("DNNL_MAX_CPU_ISA") not in too_low
+
+
+def amx() -> str:
+    """Return whether MXNet computes bfloat16 in the matrix unit (AMX) of newer Intel processors.
+
+    It is used where it can be. A value of the environment variable ``DNNL_MAX_CPU_ISA`` set by the
+    user wins: ``AVX512_CORE_BF16`` computes bfloat16 without AMX, ``AVX512_CORE`` without any
+    instructions of its own. (``ALL`` does not mean AMX in oneDNN 2.4.)
+
+    Returns
+    -------
+    str
+        ``"used"``, or in a few words why not.
+    """
+    asked = os.environ.get("DNNL_MAX_CPU_ISA")
+    if sys.platform != "linux" or "amx_bf16" not in cpu_features():
+        return "not in this processor"
+    if asked not in (None, _AMX):
+        return "switched off by DNNL_MAX_CPU_ISA"
+    if not _kernel_grants_amx():
+        return _REFUSED
+    return _TOO_LATE if asked is None and "mxnet" in sys.modules else "used"
+
+
+def _kernel_grants_amx():
+    """Ask Linux for AMX's registers, for this process; without them oneDNN dies of SIGILL."""
+    arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA = map(ctypes.c_long, (158, 0x1023, 18))
+    return ctypes.CDLL(None).syscall(arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0
+
+
+def _cpuinfo():
+    """Return what Linux says of the first processor; nothing on another system."""
+    try:
+        with open(_PROC / "cpuinfo", encoding="utf-8") as file:
+            pairs = (line.partition(":") for line in itertools.takewhile(str.strip, file))
+            return {key.strip(): value.strip() for key, _, value in pairs}
+    except OSError:
+        return {}
+
+
+@functools.cache
+def _py_cpuinfo():
+    import cpuinfo  # takes a second
+
+    return cpuinfo.get_cpu_info()
 
 
 def _load_cuda_libraries():
@@ -235,6 +375,11 @@ def obstacles() -> list[str]:
                 "mxnet-cu112 needs NVIDIA's driver (libcuda.so.1), which is not installed: "
                 "install the driver, or use the CPU with `make clean`, then `make lab EXTRA=cpu`."
             )
+    if os.environ.get("DNNL_MAX_CPU_ISA") == _AMX and amx() == _REFUSED:
+        found.append(
+            f"DNNL_MAX_CPU_ISA={_AMX} asks for AMX, which the kernel refuses, and the first "
+            "convolution would end Python: unset it."
+        )
     return found
 
 
@@ -271,19 +416,27 @@ def try_gpu(i: int = 0):
     ----------
     Dive into Deep Learning, section 6.7.
     """
+    device, why_not = _device(i)
+    if why_not:
+        print(why_not, "Using the CPU.")
+    return device
+
+
+def _device(i):
+    """Return the GPU or the CPU, and a sentence on a GPU that is there and cannot be used."""
     import mxnet as mx
 
     try:
         if i < mx.context.num_gpus():
             _compute_on(mx.gpu(i))
-            return mx.gpu(i)
+            return mx.gpu(i), ""
         reason = None
     except mx.MXNetError as error:
         reason = str(error).strip().splitlines()[-1]
     gpus = _nvidia_gpus()
     if i < len(gpus):
-        print(f"{gpus[i][0]} cannot be used: {_why_not(gpus[i][1], reason)} Using the CPU.")
-    return mx.cpu()
+        return mx.cpu(), f"{gpus[i][0]} cannot be used: {_why_not(gpus[i][1], reason)}"
+    return mx.cpu(), ""
 
 
 def _compute_on(device):
@@ -336,9 +489,15 @@ def machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
+        "cpu_features": " ".join(cpu_features()),
+        "amx": amx(),
         "physical_cores": physical_cores(),
         "threads": os.environ.get("OMP_NUM_THREADS", ""),
     }
+
+
+def _cpu_name():
+    return _cpuinfo().get("model name") or _py_cpuinfo().get("brand_raw", "unknown")
 
 
 def cache_folder() -> Path:
@@ -346,13 +505,6 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("d2lres"))
-
-
-@functools.cache
-def _cpu_name():
-    import cpuinfo
-
-    return cpuinfo.get_cpu_info().get("brand_raw", "unknown")
 
 
 def doctor() -> bool:
@@ -363,17 +515,86 @@ def doctor() -> bool:
     bool
         Whether MXNet works.
     """
-    found, device = obstacles(), "none that works"
-    if not found:
+    amiss, gpu = obstacles(), "not tried"
+    if not amiss:
         try:
-            device = try_gpu()
+            device, why_not = _device(0)
             _compute_on(device)
+            gpu = why_not or ("none" if device.device_type == "cpu" else f"{device}, which works")
         except Exception as error:
-            found = [f"MXNet does not work: {error}"]
-    for key, value in (machine() | {"device": device}).items():
-        print(f"{key:15}{value or 'not found'}")
-    for obstacle in found:
-        print(f"amiss: {obstacle}")
-    if not found:
+            amiss = [f"MXNet does not work: {error}"]
+    about, (data, data_advice) = machine(), _data()
+    found = {
+        "d2lres": about["d2lres"],
+        "MXNet": about["mxnet"] or "not found",
+        "NumPy": about["numpy"],
+        "Python": f"{about['python']} on {about['system']}",
+        "CPU": f"{about['cpu']} ({about['cpu_features'] or 'without AVX2'})",
+        "cores": f"{_cores(about['physical_cores'])} for this process",
+        "threads": _threads(),
+        "AMX": about["amx"],
+        "GPU": gpu,
+        "data": data,
+    }
+    for name, value in found.items():
+        print(f"{name:10}{value}")
+    advice = _advice() + data_advice
+    for sentence in [f"amiss: {s}" for s in amiss] + [f"advice: {s}" for s in advice]:
+        print(sentence)
+    if not amiss + advice:
         print("all is well")
-    return not found
+    return not amiss
+
+
+def _cores(number):
+    return f"{number} physical core{'s' * (number > 1)}"
+
+
+def _threads():
+    """Say how many threads MXNet takes, and by whose choice."""
+    given = os.environ.get("OMP_NUM_THREADS")
+    if given is None or "OMP_NUM_THREADS" in _chosen:
+        return f"{given or physical_cores()}, one for each physical core"
+    return f"{given}, set by OMP_NUM_THREADS"
+
+
+def _data():
+    """Say where Fashion-MNIST is found, without fetching it, and what to do if it is nowhere."""
+    from . import data
+
+    offline = os.environ.get("D2LRES_OFFLINE")
+    os.environ["D2LRES_OFFLINE"] = "1"
+    try:
+        place, _ = data._find()
+    finally:
+        del os.environ["D2LRES_OFFLINE"]
+        os.environ.update({} if offline is None else {"D2LRES_OFFLINE": offline})
+    advice = "Fashion-MNIST is not on this machine, only a sample of it: run `make data`."
+    sample = place.contents is data.SAMPLE
+    return f"Fashion-MNIST {place.name}, {place.folder}", [advice] * sample
+
+
+def _advice():
+    """Say what could be faster: a sentence with the cure for each thing."""
+    found, cores = [], physical_cores()
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads) > cores:
+        found.append(
+            f"OMP_NUM_THREADS is {threads}, but this process may use {_cores(cores)}, and threads "
+            "that share a core slow each other: unset it."
+        )
+    if amx() in (_REFUSED, _TOO_LATE):
+        found.append(_what_to_do_about_amx())
+    if platform.machine() in ("x86_64", "AMD64") and "avx2" not in cpu_features():
+        found.append(
+            "this processor has no AVX2, and convolutions are slow without: run the lessons with "
+            "D2LRES_SCALE=quick, or on a newer machine."
+        )
+    return found
+
+
+def _what_to_do_about_amx():
+    cure = "import d2lres before mxnet, or install d2lres with its hook (`make lab`)"
+    if amx() == _REFUSED:
+        cure = "it takes Linux 5.16 or newer, and a container or sandbox that lets it through"
+    return f"bfloat16 could be several times as fast, but AMX is {amx()}: {cure}."

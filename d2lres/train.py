@@ -30,7 +30,8 @@ class History:
     Attributes
     ----------
     train_loss : list of float
-        Mean cross-entropy over the training images, in nats, measured while training.
+        Mean loss over the training images, measured while training: the cross-entropy in nats,
+        unless another loss was chosen.
     train_acc, test_acc : list of float
         Shares between 0 and 1. ``train_acc`` is measured while training.
     seconds : list of float
@@ -85,8 +86,11 @@ def train(
     seed: int = 0,
     scheduler: mx.lr_scheduler.LRScheduler | None = None,
     precision: str = "auto",
+    optimizer: str = "sgd",
+    optimizer_params: dict[str, float] | None = None,
+    loss: gluon.loss.Loss | None = None,
 ) -> History:
-    """Train a classifier with minibatch SGD and the cross-entropy loss.
+    """Train a classifier, by default with minibatch SGD and the cross-entropy loss.
 
     A notebook shows a progress bar and live curves, a terminal a bar, a pipe one line per epoch.
 
@@ -106,12 +110,18 @@ def train(
         By default ``try_gpu()``.
     seed : int, default 0
         Fixes the order of the images and the draws of MXNet's random numbers. The same seed on the
-        same machine gives the same history to the last bit.
+        same machine gives the same history to the last bit (not with MXNet's ``nag``).
     scheduler : mxnet.lr_scheduler.LRScheduler, optional
         Sets the learning rate of every step, and ``lr`` is where it starts. By default the
         learning rate stays as it is.
     precision : {"auto", "float32", "bfloat16"}, default "auto"
         See ``compile``.
+    optimizer : str, default "sgd"
+        The name of one of MXNet's optimizers.
+    optimizer_params : dict, optional
+        What it takes besides the learning rate, such as ``{"momentum": 0.9, "wd": 1e-4}``.
+    loss : mxnet.gluon.loss.Loss, optional
+        Of scores and labels, one number per image. By default the cross-entropy.
 
     Returns
     -------
@@ -135,17 +145,21 @@ def train(
     fast = compile(net, _first_batch(train_iter).as_in_ctx(device), precision)
     if isinstance(train_iter, ArrayIter):
         train_iter.seed, train_iter.epoch = seed, 0
-    sgd = {"learning_rate": lr, "lr_scheduler": scheduler}
-    trainer = gluon.Trainer(net.collect_params(), "sgd", sgd)
-    recipe = {"optimizer": "sgd", "lr": lr, "scheduler": type(scheduler).__name__, "seed": seed}
+    loss, extra = loss or gluon.loss.SoftmaxCrossEntropyLoss(), optimizer_params or {}
+    options = {"learning_rate": lr, "lr_scheduler": scheduler, **extra}
+    trainer = gluon.Trainer(net.collect_params(), optimizer, options)
+    recipe = {"optimizer": optimizer, "lr": lr, **extra, "scheduler": type(scheduler).__name__}
     recipe |= {"num_epochs": num_epochs, "precision": fast.precision, "device": str(device)}
+    recipe |= {"loss": type(loss).__name__, "seed": seed}
     history = History(run=recipe | _describe(train_iter))
     with Progress(history, num_epochs, len(train_iter)) as progress:
         for _ in range(num_epochs):
             start = time.perf_counter()
-            loss, acc, num_images = _train_epoch(fast, train_iter, trainer, device, progress)
+            mean_loss, acc, num_images = _train_epoch(
+                fast, train_iter, trainer, loss, device, progress
+            )
             seconds = time.perf_counter() - start
-            history.train_loss.append(loss)
+            history.train_loss.append(mean_loss)
             history.train_acc.append(acc)
             history.seconds.append(seconds)
             history.images_per_second.append(num_images / seconds)
@@ -154,9 +168,8 @@ def train(
     return history
 
 
-def _train_epoch(net, train_iter, trainer, device, progress):
+def _train_epoch(net, train_iter, trainer, loss, device, progress):
     """Train for one pass; return mean loss, accuracy and the number of images."""
-    loss = gluon.loss.SoftmaxCrossEntropyLoss()
     meter = _Meter()
     for X, y in train_iter:
         labels = y.asnumpy()  # before it goes to the device: no computation is waited for

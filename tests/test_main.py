@@ -12,7 +12,18 @@ from d2lres.scale import Scale, scale
 
 def test_doctor(capsys):
     assert main(["doctor"]) == 0
-    assert __version__ in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith(f"d2lres    {__version__}\n") and "\ndata      Fashion-MNIST " in out
+
+
+def test_the_status_of_doctor_says_whether_mxnet_works(monkeypatch, capsys):
+    monkeypatch.setattr("d2lres.runtime.obstacles", lambda: ["it is broken."])
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "amiss: it is broken."
+    monkeypatch.setattr("d2lres.runtime.obstacles", list)
+    monkeypatch.setenv("OMP_NUM_THREADS", "999")
+    assert main(["doctor"]) == 0
+    assert "\nadvice: OMP_NUM_THREADS is 999" in capsys.readouterr().out
 
 
 def test_data(capsys):

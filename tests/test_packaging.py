@@ -163,34 +163,40 @@ def test_conda_environment_agrees_with_pyproject():
     assert {"mxnet-cu112", "d2l", "matplotlib", "jupyterlab", "nbval"} <= names
 
 
-def start(folder, hook):
-    """A new interpreter that finds d2lres.pth and this d2lres/_hook.py in a site folder."""
+def start(folder, hook, program):
+    """Run a program in a new interpreter that finds d2lres.pth and this d2lres/_hook.py."""
     (folder / "d2lres").mkdir()
     (folder / "d2lres" / "__init__.py").touch()
     (folder / "d2lres" / "_hook.py").write_text(hook)
+    (folder / "mxnet.py").write_text("print('MXNet')")
     shutil.copy(ROOT / "tools" / "d2lres.pth", folder)
-    program = f"import site, sys; sys.path.append({str(folder)!r}); site.addsitedir(sys.path[-1])"
+    # twice, as venv's site.py does
+    site = f"import site, sys; sys.path.append({str(folder)!r}); "
+    site += f"site.addsitedir({str(folder)!r}); " * 2
     return subprocess.run(
-        [sys.executable, "-S", "-I", "-c", f"{program}; print('started')"],
-        capture_output=True,
-        text=True,
+        [sys.executable, "-S", "-I", "-c", f"{site}{program}"], capture_output=True, text=True
     )
 
 
-def test_the_pth_line_imports_the_hook(tmp_path):
-    ran = start(tmp_path, "print('hooked')")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "hooked\nstarted\n", "")
+HOOK = "print('loaded')\nclass Finder:\n    def find_spec(name): print('asked for', name)"
 
 
-@pytest.mark.parametrize("hook", ["raise OSError('two\\nlines')", "raise SystemExit(3)", "def"])
+def test_the_pth_line_loads_the_hook_for_mxnet_only(tmp_path):
+    program = "import json, wave; print('started'); import mxnet"
+    ran = start(tmp_path, HOOK, program)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines() == ["started", "loaded", "asked for mxnet", "MXNet"]
+
+
+@pytest.mark.parametrize("hook", ["raise OSError('two\\nlines')", "", "def"])
 def test_a_broken_hook_is_one_line_on_stderr(tmp_path, hook):
-    ran = start(tmp_path, hook)
-    assert (ran.returncode, ran.stdout) == (0, "started\n")
-    assert ran.stderr.startswith("d2lres: ") and ran.stderr.count("\n") == 1
+    ran = start(tmp_path, hook, "import mxnet")
+    assert (ran.returncode, ran.stdout) == (0, "MXNet\n")
+    assert ran.stderr.startswith("d2lres could not prepare MXNet: ") and ran.stderr.count("\n") == 1
 
 
 def test_the_installed_package_hooks_every_interpreter(tmp_path):
-    program = "import sys; print('d2lres._hook' in sys.modules, 'mxnet' in sys.modules)"
+    program = "import sys; print('D2lresFinder' in str(sys.meta_path), 'd2lres' in sys.modules)"
     ran = subprocess.run(
         [sys.executable, "-I", "-c", program], capture_output=True, text=True, cwd=tmp_path
     )

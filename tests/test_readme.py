@@ -17,6 +17,17 @@ def test_the_table_is_what_the_records_say():
     assert readme_tool().with_table(README) == README
 
 
+def test_speeds_are_put_between_their_markers(monkeypatch):
+    tool = readme_tool()
+    text = f"before\n{tool.SPEED_START}old\n{tool.END}\nafter\n"
+    monkeypatch.setattr(tool, "speed", lambda: "new\n")
+    assert tool.with_table(text) == text.replace("old", "new")
+
+
+def test_speeds_that_were_not_measured_are_not_missed(tmp_path):
+    assert "make bench" in readme_tool().speed(tmp_path / "absent.json")
+
+
 def test_it_opens_with_the_two_commands():
     first = README.split("```")[1].strip().splitlines()
     assert [line.split("#")[0].strip() for line in first] == ["make lab", "make test"]

@@ -4,6 +4,7 @@ Usage: python tools/readme.py
 """
 
 import json
+import runpy
 from pathlib import Path
 
 from d2lres import History, plot_history
@@ -12,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 COLUMNS = ("train_loss", "train_acc", "test_acc")
 START, END = "<!-- from results/ by `make readme` -->\n", "<!-- end -->"
+SPEED_START = "<!-- speed from results/ by `make readme` -->\n"
 
 
 def table() -> str:
@@ -35,10 +37,21 @@ def table() -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{says}\n"
 
 
+def speed(path: Path = RESULTS / "bench_cpu.json") -> str:
+    """Return the recorded speeds beside those of the peers, as Markdown."""
+    if not path.exists():
+        return "Not measured yet: `make bench PEERS=torch`.\n"
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))["tables"]
+    return tables(json.loads(path.read_text(encoding="utf-8")))
+
+
 def with_table(readme: str) -> str:
-    """Return the text of the README with a fresh table."""
-    before, rest = readme.split(START)
-    return before + START + table() + END + rest.split(END, 1)[1]
+    """Return the text of the README with fresh tables."""
+    for start, render in ((START, table), (SPEED_START, speed)):
+        if start in readme:
+            before, rest = readme.split(start)
+            readme = before + start + render() + END + rest.split(END, 1)[1]
+    return readme
 
 
 if __name__ == "__main__":

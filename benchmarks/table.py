@@ -1,0 +1,124 @@
+"""The recorded speeds as Markdown; whatever compares two of them is computed here."""
+
+PEERS = {"d2l": "the book's code", "model_zoo": "gluon.model_zoo", "plain": "plain, hybridized"}
+MODES = {"train": "Training", "inference": "Inference"}
+
+
+def tables(record):
+    """Render a record of bench.py.
+
+    Parameters
+    ----------
+    record : dict
+        What ``results/bench_cpu.json`` holds.
+
+    Returns
+    -------
+    str
+        A table for training and one for inference, and a list of what else was measured.
+    """
+    parts = [_table(record, mode) for mode in MODES] if record["workloads"] else []
+    notes = [_end_to_end(record), _memory(record), _data(record), _peak(record), _machine(record)]
+    return "\n".join(parts) + "\n" * bool(parts) + "\n".join(n for n in notes if n) + "\n"
+
+
+def _table(record, mode):
+    head = [f"{MODES[mode]}: network, batch", "d2lres, images/s"]
+    head += [f"against {name}" for name in PEERS.values()]
+    head += ["against PyTorch's best", "of the peak"]
+    rows = [head, ["---"] * len(head)]
+    for workload in record["workloads"].values():
+        rates = workload["images_per_s"][mode]
+        our = rates["d2lres"]["median"]
+        rows.append([_name(workload), f"{our:,.0f} ({workload['precision']})"])
+        rows[-1] += [_times(our, rates.get(peer)) for peer in PEERS]
+        rows[-1] += [_against_torch(our, rates), _share(record, workload, mode)]
+        if "d2lres_float32" in rates:
+            our = rates["d2lres_float32"]["median"]
+            rows.append([f"{_name(workload)}, no bfloat16", f"{our:,.0f} (float32)"])
+            rows[-1] += [_times(our, rates.get(peer)) for peer in PEERS]
+            rows[-1] += [_against_torch(our, rates, "float32"), "–"]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _name(workload):
+    images, _, *size = workload["shape"]
+    return f"{workload['network']}, {images} x {size[0]}x{size[1]}"
+
+
+def _times(our, peer):
+    return f"{our / peer['median']:.2f}x" if peer else "–"
+
+
+def _against_torch(our, rates, precision=""):
+    """Compare with the fastest variant of PyTorch that has a precision, and name it."""
+    torch = {name: rate for name, rate in rates.items() if name.startswith(f"torch {precision}")}
+    if not torch:
+        return "–"
+    best = max(torch, key=lambda name: torch[name]["median"])
+    return f"{_times(our, torch[best])} ({best.removeprefix('torch ')})"
+
+
+def _share(record, workload, mode):
+    """Return the share of the peak that the arithmetic of the convolutions alone comes to."""
+    peak = record["peak_gflops"].get(workload["precision"])
+    return f"{_gflops(workload, mode) / peak:.0%}" if peak else "–"
+
+
+def _gflops(workload, mode):
+    rate = workload["images_per_s"][mode]["d2lres"]["median"]
+    return 2e-9 * workload["multiply_adds_per_image"][mode] * rate
+
+
+def _end_to_end(record):
+    if "end_to_end" not in record:
+        return ""
+    run = record["end_to_end"]
+    our, book = (run["images_per_s"][name]["median"] for name in ("d2lres", "d2l"))
+    return (
+        f"- From the files on (ResNet-18, Fashion-MNIST at {run['resize']}x{run['resize']}, "
+        f"batches of {run['batch_size']}, loader, loop and metrics): {our:,.0f} images/s against "
+        f"{book:,.0f} with the book's code, {our / book:.2f}x."
+    )
+
+
+def _memory(record):
+    each = [
+        f"{_name(workload)}: {memory['d2lres'] / memory['plain']:.2f}"
+        for workload in record["workloads"].values()
+        for memory in [workload["peak_memory_mb"]]
+    ]
+    return (
+        each and f"- Peak memory of training, as a share of plain, hybridized: {'; '.join(each)}."
+    )
+
+
+def _data(record):
+    """Say what making the batches costs: alone, and where it runs beside the training."""
+    each = []
+    for workload in record["workloads"].values():
+        rate = {m: r["d2lres"]["median"] for m, r in workload["images_per_s"].items()}
+        if "batches" in rate:
+            alone, beside = rate["train"] / rate["batches"], rate["train"] / rate["train_fed"] - 1
+            each.append(f"{_name(workload)}: {alone:.1%} alone, {beside:+.1%} of a step beside it")
+    return each and f"- Making the batches, as a share of a training step: {'; '.join(each)}."
+
+
+def _peak(record):
+    peaks = [f"{rate:,.0f} GFLOP/s in {name}" for name, rate in record["peak_gflops"].items()]
+    each = [
+        f"{_name(workload)} {_gflops(workload, 'train'):,.0f} and "
+        f"{_gflops(workload, 'inference'):,.0f}"
+        for workload in record["workloads"].values()
+    ]
+    does = f" d2lres, training and inference, in GFLOP/s: {'; '.join(each)}." if each else ""
+    return f"- The peak is the best matrix product: {', '.join(peaks)}.{does}"
+
+
+def _machine(record):
+    machine, versions = record["machine"], record["versions"]
+    torch = f", PyTorch {versions['torch']}" if versions["torch"] else ""
+    return (
+        f"- {machine['cpu']} with {machine['physical_cores']} cores, MXNet {versions['mxnet']}, "
+        f"d2l {versions['d2l']}{torch}; medians of rounds in turns: `{record['command']}`."
+    )

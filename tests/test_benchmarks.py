@@ -1,0 +1,254 @@
+"""The programs under benchmarks/, without measuring anything."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import mxnet as mx
+import pytest
+
+import d2lres
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = str(ROOT / "benchmarks")
+tables = runpy.run_path(BENCHMARKS + "/table.py")["tables"]
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import bench
+
+    return bench
+
+
+# --- multiply-adds
+
+
+def multiply_adds(net, shape):
+    count = runpy.run_path(BENCHMARKS + "/flops.py")["multiply_adds"]
+    return count(net(mx.sym.var("data").as_np_ndarray()), shape)
+
+
+def stage(num_convs, pixels, new, old):
+    """The 3x3 convolutions of a stage, and its 1x1 convolution if it changes the shape."""
+    first = pixels**2 * new * old * 9
+    return (
+        first + (num_convs - 1) * pixels**2 * new * new * 9 + (old != new) * pixels**2 * old * new
+    )
+
+
+def test_multiply_adds_of_resnet18():
+    first = 48 * 48 * 64 * 1 * 7 * 7
+    stages = stage(4, 24, 64, 64) + stage(4, 12, 128, 64) + stage(4, 6, 256, 128)
+    forward = first + stages + stage(4, 3, 512, 256) + 512 * 10
+    counts = multiply_adds(d2lres.resnet18(), (1, 1, 96, 96))
+    assert counts == {"inference": forward, "train": 3 * forward - first}
+    assert forward == pytest.approx(0.319e9, abs=0.0005e9)
+
+
+def test_multiply_adds_of_cifar_resnet_count_every_image():
+    first = 32 * 32 * 16 * 3 * 9
+    stages = stage(6, 32, 16, 16) + stage(6, 16, 32, 16) + stage(6, 8, 64, 32)
+    forward = first + stages + 64 * 10
+    counts = multiply_adds(d2lres.cifar_resnet(20), (2, 3, 32, 32))
+    assert counts == {"inference": 2 * forward, "train": 2 * (3 * forward - first)}
+    assert 40.5e6 < forward < 41e6
+
+
+def test_torch_builds_the_same_networks(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import workers_torch
+
+    ours = {"resnet18": 11_178_378, "cifar_resnet20": 272_474, "cifar_resnet56": 855_770}
+    for network, expected in ours.items():
+        net = workers_torch.build(network)
+        assert sum(p.numel() for p in net.parameters()) == expected
+
+
+# --- the driver, with workers that compute nothing
+
+FAKE = """
+import sys
+sys.path.insert(0, {folder!r})
+from protocol import Channel, serve
+
+def run(mode):
+    def log(steps):
+        if {dies!r} == mode:
+            sys.exit("there is no memory left")
+        print("never an answer")
+        with open({log!r}, "a") as file:
+            print({name!r}, mode, file=file)
+    return log
+
+serve(Channel(), lambda: ({{"colour": "red"}}, {{mode: run(mode) for mode in {modes!r}}}))
+"""
+
+
+@pytest.fixture
+def fake(bench, tmp_path):
+    log = tmp_path / "log"
+
+    def start(name, modes=("train", "inference"), dies=None):
+        values = {"folder": BENCHMARKS, "log": str(log), "name": name, "dies": dies}
+        code = FAKE.format(**values, modes=modes)
+        return bench.Worker(name, [sys.executable, "-c", code])
+
+    start.log = lambda: log.read_text().splitlines()
+    return start
+
+
+def test_workers_take_turns(bench, fake):
+    with bench.Workers() as workers:
+        all_of_them = workers.start(fake("A"), fake("B"), fake("C", modes=("inference",)))
+        bench.prepare(all_of_them, at_once=2)
+        assert all_of_them[0].about["colour"] == "red"
+        for worker in all_of_them:
+            worker.steps = dict.fromkeys(worker.about["modes"], 1)
+        seconds = bench.interleave(all_of_them, rounds=2)
+    round_of_both = ["A train", "B train", "A inference", "B inference", "C inference"]
+    assert fake.log() == 2 * round_of_both
+    assert {mode: set(of_mode) for mode, of_mode in seconds.items()} == {
+        "train": {"A", "B"},
+        "inference": {"A", "B", "C"},
+    }
+    assert all(len(each) == 2 for of_mode in seconds.values() for each in of_mode.values())
+
+
+def test_a_measurement_takes_steps_for_a_second(bench):
+    worker = bench.Worker.__new__(bench.Worker)
+    worker.about = {"modes": ["train", "inference"]}
+    worker.ask = lambda do, steps: {"seconds": {"train": 2.5, "inference": 0.3}[do]}
+    bench.settle(worker)
+    assert worker.steps == {"train": 1, "inference": 4}
+
+
+def test_a_worker_that_dies_is_named_and_the_others_are_ended(bench, fake):
+    with pytest.raises(bench.WorkerDied, match="(?s)'B'.*exit code 1.*no memory left"):
+        with bench.Workers() as workers:
+            both = workers.start(fake("A"), fake("B", dies="train"))
+            bench.prepare(both)
+            for worker in both:
+                bench.settle(worker)
+    assert all(worker._process.poll() is not None for worker in both)
+
+
+def test_an_idle_worker_is_stopped(bench, fake):
+    with bench.Workers() as workers:
+        (worker,) = workers.start(fake("A"))
+        state = Path(f"/proc/{worker._process.pid}/stat")
+        if not state.exists():
+            pytest.skip("no /proc here")
+        for _ in range(1000):  # the signal takes a moment
+            if state.read_text().rsplit(") ")[1][0] == "T":
+                return
+        pytest.fail("it still runs")
+
+
+def test_slow_variants_leave_the_race(bench, monkeypatch):
+    ended = []
+    took = {"a": {"train": 1.0, "inference": 2.0}, "b": {"train": 1.1, "inference": 1.0}}
+    took["c"] = {"train": 1.2, "inference": 1.2}
+    workers = []
+    for name in took:
+        worker = bench.Worker.__new__(bench.Worker)
+        worker.name, worker.steps = name, {"train": 1, "inference": 1}
+        worker.end = lambda name=name: ended.append(name)
+        workers.append(worker)
+    seconds = {mode: {name: took[name][mode] for name in took} for mode in ("train", "inference")}
+    kept = bench._fastest(workers, seconds)
+    assert {w.name: list(w.steps) for w in kept} == {"a": ["train"], "b": ["train", "inference"]}
+    assert ended == ["c"]
+
+
+def test_nothing_is_written_when_a_worker_dies(bench, monkeypatch, tmp_path):
+    def measure(*_):
+        raise bench.WorkerDied("the worker 'd2l' has ended")
+
+    monkeypatch.setattr(bench, "measure", measure)
+    monkeypatch.setattr(bench.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit, match="'d2l' has ended\nbench: nothing was recorded"):
+        bench.main(["--out", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_pytorch_runs_in_bfloat16_only_where_the_processor_does(bench, monkeypatch):
+    monkeypatch.setattr(bench.shutil, "which", lambda name: "/usr/bin/g++")
+    variants, skipped = bench.torch_variants(bfloat16=True)
+    assert len(variants) == 8 and not skipped
+    variants, skipped = bench.torch_variants(bfloat16=False)
+    assert len(variants) == len(skipped) == 4
+    assert all(variant.startswith("bfloat16") for variant in skipped)
+
+
+def test_peers_and_workloads_are_checked(bench, capsys):
+    assert bench.arguments([]).python == ""
+    assert bench.arguments(["--peers", "torch=python"]).python == "python"
+    for wrong in (["--peers", "jax"], ["--workloads", "resnet18_96,vgg"]):
+        with pytest.raises(SystemExit):
+            bench.arguments(wrong)
+    assert "no workload vgg" in capsys.readouterr().err
+
+
+# --- the table
+
+
+def record(**rates):
+    modes = {mode: {name: {"median": r} for name, r in rates.items()} for mode in TRAIN_AND_INFER}
+    workload = {
+        "network": "resnet18",
+        "shape": [128, 1, 96, 96],
+        "multiply_adds_per_image": {"train": 1e9, "inference": 0.5e9},
+        "precision": "bfloat16" if "d2lres_float32" in rates else "float32",
+        "peak_memory_mb": {"d2lres": 1500, "plain": 2000},
+        "images_per_s": modes,
+    }
+    return {
+        "command": "python benchmarks/bench.py",
+        "machine": {"cpu": "Abacus", "physical_cores": 2},
+        "versions": {"mxnet": "1.9.1", "d2l": "1.0.3", "torch": "2.13.0"},
+        "peak_gflops": {"float32": 400.0},
+        "workloads": {"resnet18_96": workload},
+    }
+
+
+TRAIN_AND_INFER = ("train", "inference")
+
+
+def rows(text):
+    return [line for line in text.splitlines() if line.startswith("| resnet18")]
+
+
+def test_the_table_compares():
+    torch = {"torch float32 contiguous eager": 40, "torch float32 channels_last compile": 80}
+    text = tables(record(d2lres=100, d2l=25, plain=80, **torch))
+    row = (
+        "| resnet18, 128 x 96x96 | 100 (float32) | 4.00x | – | 1.25x "
+        "| 1.25x (float32 channels_last compile) | {} |"
+    )
+    assert rows(text) == [row.format("50%"), row.format("25%")]
+    assert "plain, hybridized: resnet18, 128 x 96x96: 0.75." in text
+    assert "resnet18, 128 x 96x96 200 and 100." in text
+
+
+def test_the_table_sets_float32_against_float32():
+    torch = {"torch float32 contiguous eager": 50, "torch bfloat16 contiguous eager": 160}
+    first, second, *_ = rows(tables(record(d2lres=200, d2lres_float32=100, **torch)))
+    assert "| 200 (bfloat16) |" in first and "| 1.25x (bfloat16 contiguous eager) | – |" in first
+    assert "| 100 (float32) |" in second and "| 2.00x (float32 contiguous eager) | – |" in second
+
+
+def test_the_table_says_what_else_was_measured():
+    some = record(d2lres=100)
+    rates = some["workloads"]["resnet18_96"]["images_per_s"]
+    rates |= {"batches": {"d2lres": {"median": 5000}}, "train_fed": {"d2lres": {"median": 98}}}
+    each = {"d2lres": {"median": 90}, "d2l": {"median": 30}}
+    some["end_to_end"] = {"resize": 96, "batch_size": 256, "images_per_s": each}
+    text = tables(json.loads(json.dumps(some)))
+    assert "resnet18, 128 x 96x96: 2.0% alone, +2.0% of a step beside it" in text
+    assert "90 images/s against 30 with the book's code, 3.00x" in text
+    some["workloads"] = {}
+    assert "3.00x" in tables(some) and not rows(tables(some))
