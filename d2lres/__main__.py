@@ -15,6 +15,9 @@ def main(argv: list[str] | None = None) -> int:
     how.add_argument("--scale", help="quick, lesson or full (see d2lres/scale.py)")
     how.add_argument("--recipe", choices=["fast"], help="a small network (see d2lres/recipe.py)")
     training.add_argument("--epochs", type=int, help="how long the recipe runs")
+    training.add_argument(
+        "--num-valid", type=int, help="test the recipe on so many training images kept aside"
+    )
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
     training.add_argument("--record", help="write the history to this JSON file")
@@ -41,21 +44,24 @@ def _data():
     return True
 
 
-def _train(scale, recipe, epochs, seed, precision, record):
-    if epochs and not recipe:
-        raise ValueError("--epochs goes with --recipe; a scale has its own number of epochs")
-    history = _fast(epochs, seed, precision) if recipe else _at_scale(scale, seed, precision)
+def _train(scale, recipe, epochs, num_valid, seed, precision, record):
+    if not recipe and (epochs or num_valid):
+        raise ValueError("--epochs and --num-valid go with --recipe; a scale has its own sizes")
+    if recipe:
+        history = _fast(epochs, num_valid, seed, precision)
+    else:
+        history = _at_scale(scale, seed, precision)
     if record:
         print(f"recorded in {history.save(record)}")
     return True
 
 
-def _fast(epochs, seed, precision):
+def _fast(epochs, num_valid, seed, precision):
     from .recipe import FAST
 
     recipe = FAST._replace(num_epochs=epochs or FAST.num_epochs)
     print(recipe)
-    history = recipe.run(seed=seed, precision=precision)
+    history = recipe.run(seed, num_valid, precision)
     print(
         f"test accuracy {history.test_acc[-1]:.1%} after {sum(history.seconds):.0f} s of training"
     )

@@ -6,7 +6,6 @@ import json
 import operator
 import time
 import warnings
-from collections import UserDict
 from typing import NamedTuple
 
 import mxnet as mx
@@ -129,15 +128,14 @@ class _Compiled(gluon.Block):
         self.net, self.precision, self.seconds = net, training.precision, seconds or {}
         self._plans, self._shape = {True: training, False: inference}, X.shape
         self._moving = False
-        self._parts, self._graphs = _parts(net), _Graphs()
+        self._graphs = _Graphs(net)
         self._graph(X, training=True)  # fails now or never
 
     def forward(self, X):
         if X.dtype != "float32":
             return self.net(X)  # which says what it thinks of that
-        parts = _parts(self.net)
-        if len(parts) != len(self._parts) or any(map(operator.is_not, parts, self._parts)):
-            self._parts, self._graphs = parts, _Graphs()  # the network was changed
+        if not self._graphs.are_of(self.net):
+            self._graphs = _Graphs(self.net)  # the network was changed
         training = autograd.is_recording() or autograd.is_training()
         if self._moving and not training:
             # the fused batch norm moves its averages in the backward pass, which MXNet's engine
@@ -148,13 +146,16 @@ class _Compiled(gluon.Block):
 
     def _graph(self, X, training):
         """Return the graph for a batch, traced if there is none yet that fits."""
-        folded = X.shape == self._shape and not training
+        folded = len(X) == self._shape[0] and not training  # not for the smaller last batch
         key = (training, folded, X.ctx.device_type, X.shape[1:], len(X) == 1)
-        graph = self._graphs.get(key)
+        graph = self._graphs.by_key.get(key)
         if graph is None or not graph.is_fresh(X.ctx):
             if graph is None:
-                self.net(X[:1])  # which explains what is wrong with X
-            graph = self._graphs[key] = _Graph(self.net, X, self._plans[training], training, folded)
+                with autograd.pause():
+                    self.net(X[:1])  # which explains what is wrong with X
+            graph = self._graphs.by_key[key] = _Graph(
+                self.net, X, self._plans[training], training, folded
+            )
         return graph
 
     def __repr__(self):
@@ -165,13 +166,20 @@ class _Compiled(gluon.Block):
                 f"; {name}: {s:.3f} s a batch" for name, s in self.seconds.get(kind, {}).items()
             )
             lines.append(f"  {kind} in {plan}{times}")
-        counts = next(iter(self._graphs.values())).counts
+        counts = next(iter(self._graphs.by_key.values())).counts
         lines += [f"  {count} {words}" for words, count in counts.items() if count]
         return "\n".join(lines)
 
 
-class _Graphs(UserDict):
-    """The graphs of a network by what they are for; no child blocks of it."""
+class _Graphs:
+    """The graphs of a network, and what it was made of when they were traced."""
+
+    def __init__(self, net):
+        self.parts, self.by_key = _parts(net), {}
+
+    def are_of(self, net):
+        parts = _parts(net)
+        return len(parts) == len(self.parts) and all(map(operator.is_, parts, self.parts))
 
 
 class _Graph(gluon.SymbolBlock):

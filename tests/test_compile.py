@@ -193,7 +193,7 @@ def operators(graph):
 def test_what_is_rewritten_for_training():
     net, shape = resnet18(), (2, 1, 28, 28)
     fast = compile(initialized(net, shape), np.ones(shape), "float32")
-    (graph,) = fast._graphs.values()
+    (graph,) = fast._graphs.by_key.values()
     ops = operators(graph)
     assert not {"_npx_relu", "_npi_add", "Pooling_global"} & set(ops)
     assert ops.count("_contrib_BatchNormWithReLU") == 9 and ops.count("elemwise_add") == 8
@@ -205,7 +205,7 @@ def test_what_is_folded_for_inference():
     net, shape = cifar_resnet(20), (2, 3, 32, 32)
     fast = compile(initialized(net, shape), np.ones(shape), "float32")
     fast(np.ones(shape))
-    ops = operators(list(fast._graphs.values())[-1])
+    ops = operators(list(fast._graphs.by_key.values())[-1])
     assert ops.count("_sg_mkldnn_conv") == 21
     assert not {"BatchNorm", "Activation", "elemwise_add", "Convolution"} & set(ops)
 
@@ -232,7 +232,7 @@ def test_convolutions_as_matrix_products(kernel, padding, strides, size, as_prod
     initialized(net, X.shape)
     net[0].bias.set_data(np.random.normal(size=5))
     fast, params = compile(net, X, "float32"), list(net.collect_params().values())
-    (graph,) = fast._graphs.values()
+    (graph,) = fast._graphs.by_key.values()
     assert ("FullyConnected" in operators(graph)) == as_product
     for a, b in zip(
         outputs_and_gradients(fast, params, X), outputs_and_gradients(net, params, X), strict=True

@@ -41,7 +41,28 @@ def test_train_records_the_run(tmp_path, monkeypatch, capsys):
     assert "40 images of 28x28 pixels, 1 epoch," in capsys.readouterr().out
 
 
+def test_train_by_a_recipe(tmp_path, monkeypatch, capsys):
+    from d2lres import recipe
+
+    small = recipe.FAST._replace(widths=(4, 8), batch_size=500)
+    monkeypatch.setattr(recipe, "FAST", small)
+    load = recipe.load_data_fashion_mnist
+    monkeypatch.setattr(
+        recipe, "load_data_fashion_mnist", lambda *args, **how: load(*args, num_train=1000, **how)
+    )
+    record = tmp_path / "run.json"
+    command = "train --recipe fast --epochs 2 --num-valid 500 --seed 5 --record"
+    assert main([*command.split(), str(record)]) == 0
+    history = json.loads(record.read_text())
+    assert len(history["test_acc"]) == 2 and history["run"]["seed"] == 5
+    assert history["run"]["recipe"]["num_epochs"] == 2
+    out = capsys.readouterr().out
+    assert "500 validation images" in out and f"accuracy {history['test_acc'][-1]:.1%}" in out
+
+
 def test_what_cannot_be_done_is_said_in_one_line(capsys):
+    assert main(["train", "--epochs", "3"]) == 1
+    assert "--epochs and --num-valid go with --recipe" in capsys.readouterr().err
     assert main(["train", "--scale", "huge"]) == 1
     assert "no scale 'huge': D2LRES_SCALE is one of quick, lesson, full" in capsys.readouterr().err
     assert main(["run", "missing.ipynb"]) == 1

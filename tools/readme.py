@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 COLUMNS = ("train_loss", "train_acc", "test_acc")
 START, END = "<!-- from results/ by `make readme` -->\n", "<!-- end -->"
+FAST_START = "<!-- fast from results/ by `make readme` -->\n"
 SPEED_START = "<!-- speed from results/ by `make readme` -->\n"
 
 
@@ -37,6 +38,25 @@ def table() -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{says}\n"
 
 
+def fast(folder: Path = RESULTS) -> str:
+    """Return the recorded runs of the recipe "fast" by their length, as Markdown."""
+    runs = [History.load(path) for path in sorted(folder.glob("fast_*_epochs_seed*.json"))]
+    rows = [("epochs", "minutes of training", "test accuracy, by seed", "mean"), ("---",) * 4]
+    for num_epochs in sorted({len(run) for run in runs}):
+        of_length = [run for run in runs if len(run) == num_epochs]
+        minutes = [sum(run.seconds) / 60 for run in of_length]
+        acc = [run.test_acc[-1] for run in of_length]
+        rows.append((f"{num_epochs}", f"{min(minutes):.1f} to {max(minutes):.1f}"))
+        rows[-1] += (", ".join(f"{a:.2%}" for a in acc), f"{sum(acc) / len(acc):.2%}")
+    run = runs[-1].run
+    command = run["command"].split(" --seed")[0]
+    says = (
+        f"In {run['precision']} on {run['cpu']} ({run['cpu_features']}) with "
+        f"{run['physical_cores']} cores: `{command} --epochs N --seed N`."
+    )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{says}\n"
+
+
 def speed(path: Path = RESULTS / "bench_cpu.json") -> str:
     """Return the recorded speeds beside those of the peers, as Markdown."""
     if not path.exists():
@@ -47,7 +67,7 @@ def speed(path: Path = RESULTS / "bench_cpu.json") -> str:
 
 def with_table(readme: str) -> str:
     """Return the text of the README with fresh tables."""
-    for start, render in ((START, table), (SPEED_START, speed)):
+    for start, render in ((START, table), (FAST_START, fast), (SPEED_START, speed)):
         if start in readme:
             before, rest = readme.split(start)
             readme = before + start + render() + END + rest.split(END, 1)[1]
