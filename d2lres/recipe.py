@@ -68,7 +68,7 @@ class LabelSmoothing(gluon.loss.Loss):
 
 
 class Recipe(NamedTuple):
-    """All that is chosen before a run on Fashion-MNIST.
+    """All that is chosen before a run on Fashion-MNIST at 28x28 pixels.
 
     The learning rate rises along a line and falls to zero along a cosine (one cycle).
 
@@ -85,9 +85,6 @@ class Recipe(NamedTuple):
         Only weights decay, no biases and no batch norms.
     smoothing : float
         See ``LabelSmoothing``.
-    resize : int
-        Height and width of the images, for training and testing: 24 take two thirds of the time of
-        28, and their halves (12, 6, 3) suit oneDNN's convolutions.
     padding : int
         Training images are shifted by up to so many pixels, see ``RandomCrop``, and flipped.
 
@@ -105,7 +102,6 @@ class Recipe(NamedTuple):
     momentum: float
     wd: float
     smoothing: float
-    resize: int
     padding: int
 
     def run(self, seed: int = 0, num_valid: int | None = None, precision: str = "auto") -> History:
@@ -126,7 +122,6 @@ class Recipe(NamedTuple):
         """
         train_iter, test_iter = load_data_fashion_mnist(
             self.batch_size,
-            self.resize,
             num_valid=num_valid,
             augment=Compose([RandomCrop(padding=self.padding), RandomFlip()]),
         )
@@ -161,13 +156,12 @@ class Recipe(NamedTuple):
 
 FAST = Recipe(
     widths=(16, 32, 64, 128),
-    num_epochs=16,
+    num_epochs=13,
     batch_size=128,
     lr=0.2,
     warmup=0.2,
     momentum=0.9,
     wd=5e-4,
     smoothing=0.1,
-    resize=24,
     padding=1,
 )

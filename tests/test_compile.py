@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 import sys
 
 import mxnet as mx
@@ -240,6 +242,48 @@ def test_convolutions_as_matrix_products(kernel, padding, strides, size, as_prod
         for c, d in zip(a, b, strict=True):
             assert difference(c, d) <= 2e-6
     assert difference(fast(X), net(X)) <= 2e-6
+
+
+ONE_STEP = """
+import sys
+from mxnet import autograd, gluon, np, npx
+from d2lres import cifar_resnet, compile, resnet18
+net, shape = {network}
+net.initialize()
+X, y = np.random.uniform(size=shape), np.zeros(shape[0])
+fast, loss = compile(net, X, "{precision}"), gluon.loss.SoftmaxCrossEntropyLoss()
+trainer = gluon.Trainer(net.collect_params(), "sgd")
+for step in range(2):
+    print("step", step, flush=True)
+    with autograd.record():
+        l = loss(fast(X), y)
+    l.backward()
+    trainer.step(len(X))
+    npx.waitall()
+"""
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "network",
+    [
+        "resnet18(), (16, 1, 96, 96)",
+        "resnet18(), (32, 1, 28, 28)",
+        "cifar_resnet(20), (32, 3, 32, 32)",
+        "cifar_resnet(56), (16, 3, 32, 32)",
+    ],
+)
+def test_no_reference_code_in_a_step(network, precision):
+    """oneDNN says of each primitive what runs it and for how long: ``ref`` is its slow spare."""
+    code = ONE_STEP.format(network=network, precision=precision)
+    env = os.environ | {"DNNL_VERBOSE": "1"}
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    lines = [line.split(",") for line in out.split("step 1")[1].splitlines()]
+    took = [(line[4], float(line[-1])) for line in lines if line[:2] == ["dnnl_verbose", "exec"]]
+    total = sum(ms for _, ms in took)
+    assert len(took) > 100
+    assert sum(ms for by, ms in took if by.startswith("ref")) < 0.01 * total
 
 
 class Broadcasting(nn.HybridBlock):
