@@ -13,7 +13,7 @@ from mxnet import autograd, gluon, np, npx
 from mxnet.base import _LIB, check_call
 
 from . import runtime
-from .graph import for_inference, for_training, in_bfloat16
+from .graph import for_inference, for_training, in_bfloat16, narrow_convolutions
 
 __all__ = ["compile"]
 
@@ -195,9 +195,10 @@ class _Graph(gluon.SymbolBlock):
                 self._copies = [_Copy(params[name], X.ctx) for name in sorted(watched)]
                 params = _with_matrices(params, matrices, X.ctx)
             else:
+                exact = narrow_convolutions(symbol, X.shape, plan.min_channels)
                 symbol, self.counts = for_training(symbol, X.shape, plan.fused)
-            if plan.precision == "bfloat16":
-                symbol = in_bfloat16(symbol, X.shape, plan.min_channels)
+                if plan.precision == "bfloat16":
+                    symbol = in_bfloat16(symbol, exact)
         super().__init__(symbol.as_np_ndarray(), [data], params=params)
         self.hybridize(static_alloc=True, static_shape=True)
         # MXNet notices that a weight was written to, but not that another array took its place

@@ -13,7 +13,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.contrib import amp
 
-__all__ = ["for_inference", "for_training", "in_bfloat16"]
+__all__ = ["for_inference", "for_training", "in_bfloat16", "narrow_convolutions"]
 
 
 def for_training(symbol, input_shape, fused=True):
@@ -68,31 +68,35 @@ def for_inference(symbol, input_shape):
     return symbol, (names - noticed - {"data", *matrices}) | sources, matrices
 
 
-def in_bfloat16(symbol, input_shape, min_channels=4):
+def in_bfloat16(symbol, exact):
     """Compute the convolutions and matrix products of a graph in 16 bits.
 
-    Parameters, gradients and all that lies between stay float32.
+    Parameters and their gradients stay float32.
 
     Parameters
     ----------
-    symbol, input_shape
-        As for ``for_training``.
-    min_channels : int, default 4
-        Convolutions with fewer input channels stay float32: oneDNN's in 16 bits leave the blocked
-        layout then, and the batch normalisation behind them takes a hundred times as long.
+    symbol : mxnet.symbol.Symbol
+        Rewritten or not.
+    exact : list of str
+        Names of the convolutions that stay float32.
     """
-    graph = _Graph(symbol, input_shape)
-    narrow = [
-        node["name"]
-        for node in graph.of("Convolution")
-        if graph.shape(node["inputs"][0])[1] < min_channels
-    ]
     return amp.convert_symbol(
         symbol,
         target_dtype="bfloat16",
         cast_optional_params=False,
-        excluded_sym_names=narrow,
+        excluded_sym_names=exact,
     )
+
+
+def narrow_convolutions(symbol, input_shape, min_channels):
+    """Return the names of the convolutions with less than ``min_channels`` input channels.
+
+    In 16 bits, oneDNN's leave the blocked layout if there are few channels, and the batch
+    normalisation behind them then takes a hundred times as long.
+    """
+    graph = _Graph(symbol, input_shape)
+    convolutions = graph.of("Convolution")
+    return [n["name"] for n in convolutions if graph.shape(n["inputs"][0])[1] < min_channels]
 
 
 class _Graph:

@@ -9,6 +9,7 @@ from mxnet import autograd, gluon, np
 from mxnet.gluon import nn
 
 from d2lres import Residual, cifar_resnet, compile, resnet18, resnet_block, runtime
+from d2lres.graph import for_training, in_bfloat16, narrow_convolutions
 
 NETWORKS = {
     "resnet18": (resnet18, (16, 1, 40, 40)),
@@ -210,6 +211,28 @@ def test_what_is_folded_for_inference():
     ops = operators(list(fast._graphs.by_key.values())[-1])
     assert ops.count("_sg_mkldnn_conv") == 21
     assert not {"BatchNorm", "Activation", "elemwise_add", "Convolution"} & set(ops)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_heavy", "min_channels", "num_exact"),
+    [("resnet18_28", 21, 4, 1), ("cifar_resnet20", 22, 4, 1), ("cifar_resnet20", 22, 17, 9)],
+)
+def test_what_is_computed_in_bfloat16(name, num_heavy, min_channels, num_exact):
+    """As the types in the graph say, which needs no processor that can run it."""
+    build, shape = (NETWORKS | {"resnet18_28": (resnet18, (2, 1, 28, 28))})[name]
+    symbol = initialized(build(), shape)(mx.sym.var("data", dtype="float32").as_np_ndarray())
+    exact = narrow_convolutions(symbol, shape, min_channels)
+    assert len(exact) == num_exact
+    rewritten, _ = for_training(symbol, shape, fused=False)
+    inner = in_bfloat16(rewritten, exact).get_internals()
+    arguments, outputs, _ = inner.infer_type(data="float32")
+    types = dict(zip(inner.list_outputs(), map(str, outputs), strict=True))
+    ops = {n["name"]: n["op"] for n in json.loads(rewritten.tojson())["nodes"]}
+    heavy = [n for n, op in ops.items() if op in ("Convolution", "FullyConnected")]
+    narrow = {n for n in heavy if "bfloat16" not in types[f"{n}_output"]}
+    assert narrow == set(exact) and len(heavy) == num_heavy
+    assert "bfloat16" not in str(arguments)  # the parameters
+    assert "bfloat16" not in types[inner.list_outputs()[-1]]
 
 
 @pytest.mark.parametrize(
