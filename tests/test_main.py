@@ -19,7 +19,7 @@ def test_doctor(capsys):
 def test_the_status_of_doctor_says_whether_mxnet_works(monkeypatch, capsys):
     monkeypatch.setattr("d2lres.runtime.obstacles", lambda: ["it is broken."])
     assert main(["doctor"]) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "amiss: it is broken."
+    assert "amiss: it is broken." in capsys.readouterr().out.splitlines()
     monkeypatch.setattr("d2lres.runtime.obstacles", list)
     monkeypatch.setenv("OMP_NUM_THREADS", "999")
     assert main(["doctor"]) == 0
