@@ -145,7 +145,7 @@ class BasicBlock(nn.HybridBlock):
 
     def __init__(self, num_channels, in_channels, strides=1, shortcut="B", residual=True, **kwargs):
         super().__init__(**kwargs)
-        self.residual, self.strides = residual, strides
+        self.residual = residual
         self.body = nn.HybridSequential()
         self.body.add(
             _conv3x3(num_channels, in_channels, strides),

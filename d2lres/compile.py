@@ -195,9 +195,10 @@ class _Graph(gluon.SymbolBlock):
                 self._copies = [_Copy(params[name], X.ctx) for name in sorted(watched)]
                 params = _with_matrices(params, matrices, X.ctx)
             else:
-                exact = narrow_convolutions(symbol, X.shape, plan.min_channels)
-                symbol, self.counts = for_training(symbol, X.shape, plan.fused)
+                traced = symbol
+                symbol, self.counts = for_training(traced, X.shape, plan.fused)
                 if plan.precision == "bfloat16":
+                    exact = narrow_convolutions(traced, X.shape, plan.min_channels)
                     symbol = in_bfloat16(symbol, exact)
         super().__init__(symbol.as_np_ndarray(), [data], params=params)
         self.hybridize(static_alloc=True, static_shape=True)

@@ -3,9 +3,9 @@
 from mxnet import npx
 from mxnet.gluon import nn
 
-from .blocks import BasicBlock, resnet_block
+from .blocks import BasicBlock, Residual, resnet_block
 
-__all__ = ["cifar_resnet", "resnet18", "stem"]
+__all__ = ["cifar_resnet", "resnet18", "small_resnet", "stem"]
 
 npx.set_np()
 
@@ -121,4 +121,32 @@ def cifar_resnet(depth, num_classes=10, shortcut="B", residual=True):
             net.add(BasicBlock(num_channels, in_channels, strides, shortcut, residual))
             in_channels = num_channels
     net.add(nn.GlobalAvgPool2D(), nn.Dense(num_classes, in_units=64))
+    return net
+
+
+def small_resnet(widths=(16, 32, 64, 128), num_classes=10):
+    """Build a small residual network for small images: a 3x3 convolution and one block a stage.
+
+    Every block halves height and width, so most of the arithmetic is done on few pixels and many
+    channels, where a processor is fastest.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Channels of the first convolution and of each block.
+    num_classes : int, default 10
+        Length of the output vector.
+
+    Returns
+    -------
+    mxnet.gluon.nn.HybridSequential
+        Takes float32 (batch, channels, height, width), gives float32 (batch, num_classes). Call
+        ``initialize`` on it before use.
+    """
+    first, *others = widths
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(first, kernel_size=3, padding=1), nn.BatchNorm(), nn.Activation("relu"))
+    for num_channels in others:
+        net.add(Residual(num_channels, use_1x1conv=True, strides=2))
+    net.add(nn.GlobalAvgPool2D(), nn.Dense(num_classes))
     return net

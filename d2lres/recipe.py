@@ -4,44 +4,15 @@ from typing import NamedTuple
 
 import mxnet as mx
 from mxnet import gluon, npx
-from mxnet.gluon import nn
 
 from .augment import Compose, RandomCrop, RandomFlip
-from .blocks import Residual
 from .data import load_data_fashion_mnist
+from .models import small_resnet
 from .train import History, train
 
-__all__ = ["FAST", "Recipe", "small_resnet"]
+__all__ = ["FAST", "LabelSmoothing", "Recipe"]
 
 npx.set_np()
-
-
-def small_resnet(widths=(16, 32, 64, 128), num_classes=10):
-    """Build a small residual network for small images: a 3x3 convolution and one block a stage.
-
-    Every block halves height and width, so most of the arithmetic is done on few pixels and many
-    channels, where a processor is fastest.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        Channels of the first convolution and of each block.
-    num_classes : int, default 10
-        Length of the output vector.
-
-    Returns
-    -------
-    mxnet.gluon.nn.HybridSequential
-        Takes float32 (batch, channels, height, width), gives float32 (batch, num_classes). Call
-        ``initialize`` on it before use.
-    """
-    first, *others = widths
-    net = nn.HybridSequential()
-    net.add(nn.Conv2D(first, kernel_size=3, padding=1), nn.BatchNorm(), nn.Activation("relu"))
-    for num_channels in others:
-        net.add(Residual(num_channels, use_1x1conv=True, strides=2))
-    net.add(nn.GlobalAvgPool2D(), nn.Dense(num_classes))
-    return net
 
 
 class LabelSmoothing(gluon.loss.Loss):

@@ -49,7 +49,7 @@ def fast(folder: Path = RESULTS) -> str:
         rows.append((f"{num_epochs}", f"{min(minutes):.1f} to {max(minutes):.1f}"))
         rows[-1] += (", ".join(f"{a:.2%}" for a in acc), f"{sum(acc) / len(acc):.2%}")
     run = runs[-1].run
-    command = run["command"].split(" --seed")[0]
+    command = run["command"].split(" --epochs")[0]
     says = (
         f"In {run['precision']} on {run['cpu']} ({run['cpu_features']}) with "
         f"{run['physical_cores']} cores: `{command} --epochs N --seed N`."
