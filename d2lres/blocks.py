@@ -5,7 +5,7 @@ import functools
 from mxnet import np, npx
 from mxnet.gluon import nn
 
-__all__ = ["BasicBlock", "Residual", "resnet_block"]
+__all__ = ["BasicBlock", "Bottleneck", "PreActResidual", "Residual", "resnet_block"]
 
 npx.set_np()
 
@@ -40,17 +40,29 @@ def _check_images(block, X):
             f"{name} expects float32 images, but got {X.dtype}. Convert them with "
             "X.astype('float32'), and divide by 255 if they are bytes from 0 to 255."
         )
+    conv = block.conv1 if isinstance(block, Residual) else block.body[0]
+    in_channels = conv.weight.shape[1]  # -1 before a Residual has met its first images
+    if 0 < in_channels != X.shape[1]:
+        raise ValueError(
+            f"this {name} takes images of {in_channels} channels, but X has shape {X.shape}, with "
+            f"{X.shape[1]} channels. Give it what the layer before it makes, or build it anew."
+        )
+    if isinstance(block, Residual):
+        _check_sum(block, X)
+    if conv.weight._data is None and not conv.weight._deferred_init:
+        raise RuntimeError(
+            f"{name} has no weights yet. Call net.initialize() before the first net(X)."
+        )
+
+
+def _check_sum(block, X):
+    """Raise an error in words if a ``Residual`` cannot add its input to its output."""
     num_channels, strides = block.conv1._channels, block.conv1._kwargs["stride"][0]
     if block.conv3 is None and (X.shape[1] != num_channels or strides != 1):
         raise ValueError(
-            f"{name} cannot add its input to its output: X has shape {X.shape}, but the "
-            f"convolutions make {num_channels} channels and divide height and width by {strides}. "
-            f"Pass use_1x1conv=True, so that the shortcut makes the same change of shape."
-        )
-    bias = block.conv1.bias
-    if bias._data is None and not bias._deferred_init:
-        raise RuntimeError(
-            f"{name} has no weights yet. Call net.initialize() before the first net(X)."
+            f"{type(block).__name__} cannot add its input to its output: X has shape {X.shape}, "
+            f"but the convolutions make {num_channels} channels and divide height and width by "
+            f"{strides}. Pass use_1x1conv=True, so that the shortcut changes the shape alike."
         )
 
 
@@ -109,9 +121,39 @@ class Residual(nn.HybridBlock):
         return F.npx.relu(Y + X)
 
 
-class BasicBlock(nn.HybridBlock):
-    """The block of the paper's networks: as ``Residual``, but without biases, which the batch
-    normalisation behind each convolution would cancel, and with a choice of shortcuts.
+@_explained
+class _Block(nn.HybridBlock):
+    """What the blocks of the papers have in common: a body, a shortcut and the sum of both.
+
+    Attributes
+    ----------
+    body : HybridSequential
+    shortcut : HybridBlock or None
+        What changes the shape of the input; None is the identity.
+    residual : bool
+    expansion : int
+        Channels of the output for one channel of the widths in the paper's table 1.
+    """
+
+    expansion = 1
+
+    def __init__(self, body, shortcut, residual=True, **kwargs):
+        super().__init__(**kwargs)
+        self.residual = residual
+        self.body = body
+        self.shortcut = shortcut if residual else None
+        self.relu = nn.Activation("relu")
+
+    def hybrid_forward(self, F, X):
+        Y = self.body(X)
+        if self.residual:
+            Y = Y + (self.shortcut(X) if self.shortcut else X)
+        return self.relu(Y)
+
+
+class BasicBlock(_Block):
+    """The block of the paper's smaller networks: as ``Residual``, but without biases, which the
+    batch normalisation behind each convolution would cancel, and with a choice of shortcuts.
 
     Parameters
     ----------
@@ -136,7 +178,12 @@ class BasicBlock(nn.HybridBlock):
     Raises
     ------
     ValueError
-        If ``shortcut`` is none of the above, or ``"A"`` cannot make the channels asked for.
+        If ``shortcut`` is none of the above, ``"A"`` cannot make the channels asked for, or X has
+        another shape than the above.
+    TypeError
+        If X is not float32.
+    RuntimeError
+        If the block has not been initialised.
 
     References
     ----------
@@ -144,44 +191,159 @@ class BasicBlock(nn.HybridBlock):
     """
 
     def __init__(self, num_channels, in_channels, strides=1, shortcut="B", residual=True, **kwargs):
-        super().__init__(**kwargs)
-        self.residual = residual
-        self.body = nn.HybridSequential()
-        self.body.add(
-            _conv3x3(num_channels, in_channels, strides),
+        body = _sequence(
+            _conv(num_channels, in_channels, 3, strides),
             nn.BatchNorm(in_channels=num_channels),
             nn.Activation("relu"),
-            _conv3x3(num_channels, num_channels),
+            _conv(num_channels, num_channels, 3),
             nn.BatchNorm(in_channels=num_channels),
         )
-        self.shortcut = None  # the identity
-        if residual and (shortcut == "C" or num_channels != in_channels or strides != 1):
-            self.shortcut = _shortcut(num_channels, in_channels, strides, shortcut)
-        self.relu = nn.Activation("relu")
+        shortcut = _shortcut(num_channels, in_channels, strides, shortcut)
+        super().__init__(body, shortcut, residual, **kwargs)
+
+
+def _in_quarters(block_class):
+    """Check that the channels can be quartered; a decorator for the same reason as the above."""
+    init = block_class.__init__
+
+    @functools.wraps(init)
+    def checked_init(self, num_channels, *args, **kwargs):
+        if num_channels % 4:
+            raise ValueError(
+                f"a Bottleneck computes on a quarter of its channels: num_channels is a multiple "
+                f"of 4, not {num_channels}"
+            )
+        init(self, num_channels, *args, **kwargs)
+
+    block_class.__init__ = checked_init
+    return block_class
+
+
+@_in_quarters
+class Bottleneck(_Block):
+    """The block of the paper's larger networks: 1x1, 3x3 and 1x1 convolutions.
+
+    The 3x3 convolution is the costly one. The first 1x1 convolution reduces the channels that it
+    works on to a quarter of ``num_channels``, the second makes them ``num_channels`` again.
+
+    Parameters
+    ----------
+    num_channels : int
+        Channels of the output, a multiple of 4.
+    in_channels, strides, shortcut, residual
+        See ``BasicBlock``.
+    stride_on_1x1 : bool, default False
+        False puts the stride on the 3x3 convolution, as these networks are trained today: all
+        pixels are looked at. True puts it on the first 1x1 convolution, as in the paper. Both have
+        the same parameters.
+
+    Input and output
+    ----------------
+    As for ``BasicBlock``.
+
+    Raises
+    ------
+    ValueError
+        If ``num_channels`` is no multiple of 4, or as for ``BasicBlock``.
+    TypeError, RuntimeError
+        As for ``BasicBlock``.
+
+    References
+    ----------
+    He et al., Deep Residual Learning for Image Recognition (2016), section 4.1, figure 5.
+    """
+
+    expansion = 4
+
+    def __init__(
+        self, num_channels, in_channels, strides=1, shortcut="B", residual=True, stride_on_1x1=False
+    ):
+        first, second = (strides, 1) if stride_on_1x1 else (1, strides)
+        width = num_channels // 4
+        body = _sequence(
+            _conv(width, in_channels, 1, first),
+            nn.BatchNorm(in_channels=width),
+            nn.Activation("relu"),
+            _conv(width, width, 3, second),
+            nn.BatchNorm(in_channels=width),
+            nn.Activation("relu"),
+            _conv(num_channels, width, 1),
+            nn.BatchNorm(in_channels=num_channels),
+        )
+        shortcut = _shortcut(num_channels, in_channels, strides, shortcut)
+        super().__init__(body, shortcut, residual)
+
+
+class PreActResidual(_Block):
+    """The block with batch normalisation and ReLU before each 3x3 convolution, and none behind.
+
+    Where the shape does not change, nothing stands between the input and the sum, and nothing
+    behind the sum: from block to block the input is passed on as it is.
+
+    Parameters
+    ----------
+    num_channels, in_channels, strides, shortcut, residual
+        See ``BasicBlock``. A 1x1 convolution on the shortcut takes what the body takes, after the
+        first ReLU, and no batch normalisation follows it; zeros for new channels (``"A"``) are put
+        to the input itself.
+
+    Input and output
+    ----------------
+    As for ``BasicBlock``. The sum may be negative: a batch normalisation and a ReLU follow the last
+    of these blocks.
+
+    Raises
+    ------
+    ValueError, TypeError, RuntimeError
+        As for ``BasicBlock``.
+
+    References
+    ----------
+    He et al., Identity Mappings in Deep Residual Networks (2016), figures 1 and 4 and the appendix.
+    """
+
+    def __init__(self, num_channels, in_channels, strides=1, shortcut="B", residual=True, **kwargs):
+        body = _sequence(
+            _conv(num_channels, in_channels, 3, strides),
+            nn.BatchNorm(in_channels=num_channels),
+            nn.Activation("relu"),
+            _conv(num_channels, num_channels, 3),
+        )
+        shortcut = _shortcut(num_channels, in_channels, strides, shortcut, is_normalised=False)
+        super().__init__(body, shortcut, residual, **kwargs)
+        self.bn = nn.BatchNorm(in_channels=in_channels)
 
     def hybrid_forward(self, F, X):
-        Y = self.body(X)
+        activated = self.relu(self.bn(X))
+        Y = self.body(activated)
         if self.residual:
+            X = activated if isinstance(self.shortcut, nn.Conv2D) else X
             Y = Y + (self.shortcut(X) if self.shortcut else X)
-        return self.relu(Y)
+        return Y
 
 
-def _conv3x3(num_channels, in_channels, strides=1):
-    return nn.Conv2D(num_channels, 3, strides, padding=1, use_bias=False, in_channels=in_channels)
+def _sequence(*layers):
+    blk = nn.HybridSequential()
+    blk.add(*layers)
+    return blk
 
 
-def _shortcut(num_channels, in_channels, strides, option):
-    """Return what changes the shape of a block's input by one of the paper's options."""
+def _conv(num_channels, in_channels, kernel_size, strides=1):
+    """Return a convolution that keeps height and width, but for its stride."""
+    padding, known = kernel_size // 2, {"use_bias": False, "in_channels": in_channels}
+    return nn.Conv2D(num_channels, kernel_size, strides, padding, **known)
+
+
+def _shortcut(num_channels, in_channels, strides, option, is_normalised=True):
+    """Return what changes the shape of a block's input by one of the paper's options, or None."""
+    if option not in ("A", "B", "C"):
+        raise ValueError(f"shortcut is 'A', 'B' or 'C', not {option!r}")
+    if option != "C" and num_channels == in_channels and strides == 1:
+        return None  # the identity
     if option == "A":
         return _PadChannels(num_channels, in_channels, strides)
-    if option not in ("B", "C"):
-        raise ValueError(f"shortcut is 'A', 'B' or 'C', not {option!r}")
-    blk = nn.HybridSequential()
-    blk.add(
-        nn.Conv2D(num_channels, 1, strides, use_bias=False, in_channels=in_channels),
-        nn.BatchNorm(in_channels=num_channels),
-    )
-    return blk
+    conv = _conv(num_channels, in_channels, 1, strides)
+    return _sequence(conv, nn.BatchNorm(in_channels=num_channels)) if is_normalised else conv
 
 
 class _PadChannels(nn.HybridBlock):

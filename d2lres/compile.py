@@ -13,9 +13,9 @@ from mxnet import autograd, gluon, np, npx
 from mxnet.base import _LIB, check_call
 
 from . import runtime
-from .graph import for_inference, for_training, in_bfloat16, narrow_convolutions
+from .graph import for_inference, for_training, in_bfloat16, narrow_convolutions, traced
 
-__all__ = ["compile"]
+__all__ = ["compile", "operators"]
 
 npx.set_np()
 
@@ -82,11 +82,7 @@ def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> g
         raise ValueError(f"precision is auto, float32 or bfloat16, not {precision!r}")
     if isinstance(net, _Compiled):
         net = net.net
-    if not isinstance(net, gluon.HybridBlock):
-        raise TypeError(
-            f"compile expects a HybridBlock, which can be traced into a graph, but got "
-            f"{type(net).__name__}. Build the network on nn.HybridBlock and nn.HybridSequential."
-        )
+    traced(net)  # which explains what cannot be
     has_bfloat16 = X.ctx.device_type == "cpu" and runtime.has_bfloat16()
     if precision == "bfloat16" and not has_bfloat16:
         raise RuntimeError(
@@ -186,8 +182,7 @@ class _Graph(gluon.SymbolBlock):
     """One rewritten graph of a network as a block on its parameters."""
 
     def __init__(self, net, X, plan, training, folded):
-        data = mx.sym.var("data", dtype="float32").as_np_ndarray()
-        symbol, params = _traced(net, data, training), net.collect_params()
+        symbol, params = traced(net, training), net.collect_params()
         self.counts, self._copies = {}, []
         if X.ctx.device_type == "cpu" and mx.runtime.Features().is_enabled("MKLDNN"):
             if folded and plan == _FLOAT32:
@@ -195,11 +190,12 @@ class _Graph(gluon.SymbolBlock):
                 self._copies = [_Copy(params[name], X.ctx) for name in sorted(watched)]
                 params = _with_matrices(params, matrices, X.ctx)
             else:
-                traced = symbol
-                symbol, self.counts = for_training(traced, X.shape, plan.fused)
+                plain = symbol
+                symbol, self.counts = for_training(plain, X.shape, plan.fused)
                 if plan.precision == "bfloat16":
-                    exact = narrow_convolutions(traced, X.shape, plan.min_channels)
+                    exact = narrow_convolutions(plain, X.shape, plan.min_channels)
                     symbol = in_bfloat16(symbol, exact)
+        data = mx.sym.var("data", dtype="float32").as_np_ndarray()
         super().__init__(symbol.as_np_ndarray(), [data], params=params)
         self.hybridize(static_alloc=True, static_shape=True)
         # MXNet notices that a weight was written to, but not that another array took its place
@@ -243,24 +239,18 @@ def _with_matrices(params, matrices, device):
     return extended
 
 
-def _traced(net, data, training):
-    mode = autograd.train_mode if training else autograd.predict_mode
-    try:
-        with mode():
-            return net(data)
-    except Exception as error:
-        raise TypeError(
-            f"compile could not trace {type(net).__name__} into a graph ({error}). hybrid_forward "
-            "may use operators of F only, and nothing that looks at the shape or values of X."
-        ) from error
-
-
 def _parts(block):
     """Return all that a network is made of, to see whether it was changed."""
     parts = [block, *block._reg_params.values()]
     for child in block._children.values():
         parts += _parts(child)
     return parts
+
+
+def operators(net: gluon.HybridBlock) -> list:
+    """Return operator, attributes and inputs of every node in the graph of a network."""
+    graph = json.loads(traced(net).tojson())
+    return [(n["op"], n.get("attrs"), [i[:2] for i in n["inputs"]]) for n in graph["nodes"]]
 
 
 # --- measuring
@@ -315,9 +305,7 @@ def _train(net, X):
 
 def _fingerprint(net, X):
     """Identify what a measurement depends on: the graph, the batch, the machine and MXNet."""
-    graph = json.loads(_traced(net, mx.sym.var("data").as_np_ndarray(), True).tojson())
-    nodes = [(n["op"], n.get("attrs"), [i[:2] for i in n["inputs"]]) for n in graph["nodes"]]
-    what = [nodes, X.shape, str(X.ctx), list(map(str, _PLANS)), runtime.machine()]
+    what = [operators(net), X.shape, str(X.ctx), list(map(str, _PLANS)), runtime.machine()]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 

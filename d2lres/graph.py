@@ -11,9 +11,52 @@ from collections import Counter
 
 import mxnet as mx
 import numpy as np
+from mxnet import autograd, gluon
 from mxnet.contrib import amp
 
-__all__ = ["for_inference", "for_training", "in_bfloat16", "narrow_convolutions"]
+__all__ = [
+    "Graph",
+    "attrs_of",
+    "for_inference",
+    "for_training",
+    "in_bfloat16",
+    "narrow_convolutions",
+    "traced",
+]
+
+
+def traced(net, training=True):
+    """Trace a network into a graph with one input, ``data``; no array is made or changed.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        Initialised or not.
+    training : bool, default True
+        What ``autograd.is_training()`` says meanwhile.
+
+    Returns
+    -------
+    mxnet.symbol.Symbol
+
+    Raises
+    ------
+    TypeError
+        If ``net`` is not a HybridBlock, or computes what no graph can.
+    """
+    if not isinstance(net, gluon.HybridBlock):
+        raise TypeError(
+            f"expected a HybridBlock, which can be traced into a graph, but got "
+            f"{type(net).__name__}. Build the network on nn.HybridBlock and nn.HybridSequential."
+        )
+    with autograd.train_mode() if training else autograd.predict_mode():
+        try:
+            return net(mx.sym.var("data", dtype="float32").as_np_ndarray())
+        except Exception as error:
+            raise TypeError(
+                f"could not trace {type(net).__name__} into a graph ({error}). hybrid_forward may "
+                "use operators of F only, and nothing that looks at the shape or values of X."
+            ) from error
 
 
 def for_training(symbol, input_shape, fused=True):
@@ -34,7 +77,7 @@ def for_training(symbol, input_shape, fused=True):
     counts : dict of str to int
         How often each rewriting applied.
     """
-    graph = _Graph(symbol, input_shape)
+    graph = Graph(symbol, input_shape)
     rewrites = list(_REWRITES.items())[: None if fused else -1]
     counts = {words: rewrite(graph) for words, rewrite in rewrites}
     return graph.symbol(), counts
@@ -55,7 +98,7 @@ def for_inference(symbol, input_shape):
     matrices : dict of str to (str, function)
         For each new input the parameter it is made from and the function that makes it.
     """
-    graph, matrices = _Graph(symbol, input_shape), {}
+    graph, matrices = Graph(symbol, input_shape), {}
     _use_activation(graph)
     _use_sum(graph)
     _use_matrix_products(graph, matrices)
@@ -94,62 +137,73 @@ def narrow_convolutions(symbol, input_shape, min_channels):
     In 16 bits, oneDNN's leave the blocked layout if there are few channels, and the batch
     normalisation behind them then takes a hundred times as long.
     """
-    graph = _Graph(symbol, input_shape)
+    graph = Graph(symbol, input_shape)
     convolutions = graph.of("Convolution")
     return [n["name"] for n in convolutions if graph.shape(n["inputs"][0])[1] < min_channels]
 
 
-class _Graph:
-    """The nodes of a symbol, to be edited in place."""
+class Graph:
+    """The nodes of a symbol, to be edited in place.
 
-    def __init__(self, symbol, input_shape):
+    The symbol holds the shapes that parameters had when they were first traced. Those that were
+    open then and are fixed by now have to be given in ``shapes``.
+    """
+
+    def __init__(self, symbol, input_shape, shapes=None):
         self._json = json.loads(symbol.tojson())
-        self._nodes = self._json["nodes"]
+        self.nodes = self._json["nodes"]
         internals = symbol.get_internals()
-        _, shapes, _ = internals.infer_shape(data=input_shape)
-        names = (name.removesuffix("_output") for name in internals.list_outputs())
-        self._shapes = dict(zip(names, shapes, strict=True))  # of the first output of every node
+        _, self._shapes, _ = internals.infer_shape_partial(data=input_shape, **(shapes or {}))
+        heads = json.loads(internals.tojson())["heads"]
+        self._index = {  # by identity: a block that is applied twice gives two nodes one name
+            id(self.nodes[number]): i for i, (number, which, *_) in enumerate(heads) if not which
+        }
 
     def symbol(self):
         return mx.sym.load_json(json.dumps(self._json))
 
     def of(self, op):
         """Return the nodes of an operator, as they are now."""
-        return [node for node in self._nodes if node["op"] == op]
+        return [node for node in self.nodes if node["op"] == op]
 
     def node(self, entry):
         """Return the node that an entry among some node's inputs comes from."""
-        return self._nodes[entry[0]]
+        return self.nodes[entry[0]]
 
     def shape(self, entry):
-        return self._shapes[self.node(entry)["name"]]
+        return self.output_shape(self.node(entry))
 
     def output_shape(self, node):
-        return self._shapes[node["name"]]
+        """Return the shape of a node's first output."""
+        return self._shapes[self.index(node)]
+
+    def index(self, node):
+        """Return where a node's first output stands among the internals of the symbol."""
+        return self._index[id(node)]
 
     def num_uses(self):
         """Count how often each node is an input or an output, by its name."""
-        entries = [*self._json["heads"], *(e for n in self._nodes for e in n["inputs"])]
+        entries = [*self._json["heads"], *(e for n in self.nodes for e in n["inputs"])]
         return Counter(self.node(entry)["name"] for entry in entries)
 
     def add(self, op, inputs, **attrs):
         """Append a node and return the entry that stands for its output."""
-        number = len(self._nodes)
-        self._nodes.append({"name": f"{op.lower()}_{number}"})
-        self.replace(self._nodes[-1], op, inputs, **attrs)
+        number = len(self.nodes)
+        self.nodes.append({"name": f"{op.lower()}_{number}"})
+        self.replace(self.nodes[-1], op, inputs, **attrs)
         return [number, 0, 0]
 
     def variable(self, name):
         """Append an input and return the entry that stands for it."""
-        self._nodes.append({"op": "null", "name": name, "inputs": []})
-        return [len(self._nodes) - 1, 0, 0]
+        self.nodes.append({"op": "null", "name": name, "inputs": []})
+        return [len(self.nodes) - 1, 0, 0]
 
     def replace(self, node, op, inputs, **attrs):
         """Let a node compute something else under its name."""
         node.update(op=op, inputs=inputs, attrs={k: str(v) for k, v in attrs.items()})
 
 
-def _attrs(node):
+def attrs_of(node):
     """Return a node's attributes with values in place of their text."""
 
     def value(text):
@@ -182,8 +236,8 @@ def _use_sum(graph):
 
 def _use_mean(graph):
     """The gradient of global pooling leaves the blocked layout, and reference code follows."""
-    nodes = [n for n in graph.of("Pooling") if _attrs(n).get("global_pool") is True]
-    nodes = [n for n in nodes if _attrs(n)["pool_type"] == "avg"]
+    nodes = [n for n in graph.of("Pooling") if attrs_of(n).get("global_pool") is True]
+    nodes = [n for n in nodes if attrs_of(n)["pool_type"] == "avg"]
     for node in nodes:
         axes = tuple(range(2, len(graph.output_shape(node))))
         graph.replace(node, "mean", node["inputs"], axis=axes, keepdims=True)
@@ -191,19 +245,44 @@ def _use_mean(graph):
 
 
 def _fuse_batch_norm_and_relu(graph):
-    """One pass over the images in place of two."""
+    """One pass over the images in place of two.
+
+    If the images come in plain layout and their gradient in a blocked one, as from a convolution,
+    the fused operator computes wrong gradients: there it stays two.
+    """
     uses, count = graph.num_uses(), 0
     for node in graph.of("Activation"):
         norm = graph.node(node["inputs"][0])
         if (
             norm["op"] != "BatchNorm"
             or uses[norm["name"]] > 1
-            or _attrs(node)["act_type"] != "relu"
+            or attrs_of(node)["act_type"] != "relu"
+            or not (_is_blocked(graph, norm["inputs"][0]) or _has_plain_gradient(graph, node))
         ):
             continue
         graph.replace(node, "_contrib_BatchNormWithReLU", norm["inputs"], **norm["attrs"])
         count += 1
     return count
+
+
+def _is_blocked(graph, entry):
+    """Whether an array comes from a convolution, by operators that keep its layout."""
+    entries = [entry]
+    while entries:
+        node = graph.node(entries.pop())
+        if node["op"] == "Convolution":
+            return True
+        if node["op"] == "elemwise_add":  # takes the layout of one that has any
+            entries += reversed(node["inputs"])
+        elif node["op"] in ("Activation", "BatchNorm", "Pooling", "_contrib_BatchNormWithReLU"):
+            entries += node["inputs"][:1]
+    return False
+
+
+def _has_plain_gradient(graph, node):
+    """Whether nothing takes a node's output but matrix products and means."""
+    takes = [n for n in graph.nodes for e in n["inputs"] if graph.node(e) is node]
+    return all(n["op"] in ("FullyConnected", "mean") for n in takes)
 
 
 def _use_matrix_products(graph, matrices=None):
@@ -218,7 +297,7 @@ def _use_matrix_products(graph, matrices=None):
     for node in graph.of("Convolution"):
         (data, weight, *bias), out = node["inputs"], graph.output_shape(node)[1:]
         size = graph.shape(data)[1:]
-        corners = _windows(size[1:], out[1:], _attrs(node))
+        corners = _windows(size[1:], out[1:], attrs_of(node))
         if not corners:
             continue
         num_hidden = out[0] * len(corners)

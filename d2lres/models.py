@@ -1,13 +1,37 @@
-"""Whole networks, built from the blocks."""
+"""Whole networks, built from the blocks.
+
+The last element of each is its dense layer: ``net[:-1]`` gives the vector of features before it.
+"""
+
+import functools
+import inspect
 
 from mxnet import npx
 from mxnet.gluon import nn
 
-from .blocks import BasicBlock, Residual, resnet_block
+from .blocks import BasicBlock, Bottleneck, PreActResidual, Residual, resnet_block
 
-__all__ = ["cifar_resnet", "resnet18", "small_resnet", "stem"]
+__all__ = [
+    "cifar_resnet",
+    "resnet101",
+    "resnet152",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "small_resnet",
+    "stem",
+]
 
 npx.set_np()
+
+# He et al. (2016), table 1: the block of each depth, and how many of them a stage has
+_SPECIFICATIONS = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
 
 
 def stem(num_channels=64):
@@ -38,23 +62,94 @@ def stem(num_channels=64):
     return blk
 
 
+def _resnet(depth, num_classes, form="paper", stem="imagenet", **options):
+    """Build a network of the table by what its function was given."""
+    if form not in ("paper", "d2l"):
+        raise ValueError(f"form is 'paper' or 'd2l', not {form!r}")
+    if stem not in ("imagenet", "cifar"):
+        raise ValueError(f"stem is 'imagenet' or 'cifar', not {stem!r}")
+    block, numbers = _SPECIFICATIONS[depth]
+    net, in_channels = nn.HybridSequential(), 64
+    net.add(_stem(64, stem, use_bias=form == "d2l"))
+    for i, num_residuals in enumerate(numbers):
+        num_channels = 64 * 2**i * block.expansion
+        if form == "d2l":
+            net.add(resnet_block(num_channels, num_residuals, first_block=i == 0))
+        else:
+            strides = 1 if i == 0 else 2
+            net.add(_stage(block, num_channels, in_channels, num_residuals, strides, **options))
+        in_channels = num_channels
+    net.add(nn.GlobalAvgPool2D(), nn.Dense(num_classes, in_units=in_channels))
+    return net
+
+
+def _stem(num_channels, kind, use_bias=False):
+    """Build what stands before the first stage, for large images or for small ones."""
+    if kind == "imagenet":
+        conv = nn.Conv2D(num_channels, kernel_size=7, strides=2, padding=3, use_bias=use_bias)
+    else:
+        conv = nn.Conv2D(num_channels, kernel_size=3, padding=1, use_bias=use_bias)
+    blk = nn.HybridSequential()
+    blk.add(conv, nn.BatchNorm(in_channels=num_channels), nn.Activation("relu"))
+    if kind == "imagenet":
+        blk.add(nn.MaxPool2D(pool_size=3, strides=2, padding=1))
+    return blk
+
+
+def _stage(block, num_channels, in_channels, num_residuals, strides, **options):
+    """Stack blocks of one kind, the first of which changes the shape."""
+    blk = nn.HybridSequential()
+    blk.add(block(num_channels, in_channels, strides, **options))
+    for _ in range(num_residuals - 1):
+        blk.add(block(num_channels, num_channels, **options))
+    return blk
+
+
+def _of_the_table(build):
+    """Add what the other depths can do to the function that stands word for word in lesson 2."""
+
+    @functools.wraps(build)
+    def resnet18(num_classes=10, *, form="d2l", stem="imagenet"):
+        if (form, stem) == ("d2l", "imagenet"):
+            return build(num_classes)
+        return _resnet(18, num_classes, form, stem)
+
+    resnet18.__signature__ = inspect.signature(resnet18, follow_wrapped=False)
+    return resnet18
+
+
+@_of_the_table
 def resnet18(num_classes=10):
-    """Build the 18-layer residual network of the book.
+    """Build the 18-layer residual network.
 
     One 7x7 convolution, four stages of two residual blocks (two 3x3 convolutions each) and one
-    dense layer: 1 + 16 + 1 layers. With one input channel and ten classes it has 11,178,378
-    trainable parameters.
+    dense layer: 1 + 16 + 1 layers. With one input channel and ten classes the book's form has
+    11,178,378 trainable parameters.
 
     Parameters
     ----------
     num_classes : int, default 10
         Length of the output vector.
+    form : {"d2l", "paper"}, default "d2l"
+        By keyword only. ``"d2l"``: the book's, of ``Residual`` blocks, every convolution with a
+        bias. ``"paper"``: of ``BasicBlock``, without biases and with batch normalisation on the
+        1x1 convolutions of the shortcuts (option B), as elsewhere: 11,689,512 trainable parameters
+        with three input channels and 1,000 classes.
+    stem : {"imagenet", "cifar"}, default "imagenet"
+        By keyword only. What stands before the first stage. ``"imagenet"``: a 7x7 convolution and a
+        pooling layer, which divide height and width by 4. ``"cifar"``, for images of about 32x32
+        pixels: a 3x3 convolution that keeps them.
 
     Returns
     -------
     mxnet.gluon.nn.HybridSequential
-        Takes float32 (batch, channels, height, width), gives float32 (batch, num_classes). Call
-        ``initialize`` on it before use.
+        The stem, four stages, a pooling and the dense layer. Takes float32 (batch, channels,
+        height, width), gives float32 (batch, num_classes). Call ``initialize`` on it before use.
+
+    Raises
+    ------
+    ValueError
+        If ``form`` or ``stem`` is none of the above.
 
     References
     ----------
@@ -74,7 +169,75 @@ def resnet18(num_classes=10):
     return net
 
 
-def cifar_resnet(depth, num_classes=10, shortcut="B", residual=True):
+def resnet34(
+    num_classes: int = 1000, form: str = "paper", stem: str = "imagenet"
+) -> nn.HybridSequential:
+    """Build the 34-layer residual network: stages of 3, 4, 6 and 3 blocks of two convolutions.
+
+    Parameters, result and errors are those of ``resnet18``; in the paper's form, with three input
+    channels and 1,000 classes, it has 21,797,672 trainable parameters.
+    """
+    return _resnet(34, num_classes, form, stem)
+
+
+def resnet50(
+    num_classes: int = 1000, stem: str = "imagenet", stride_on_1x1: bool = False
+) -> nn.HybridSequential:
+    """Build the 50-layer residual network: stages of 3, 4, 6 and 3 ``Bottleneck`` blocks.
+
+    With three input channels and 1,000 classes it has 25,557,032 trainable parameters.
+
+    Parameters
+    ----------
+    num_classes, stem
+        See ``resnet18``.
+    stride_on_1x1 : bool, default False
+        See ``Bottleneck``: False is what everyone trains today, True is the paper's.
+
+    Returns
+    -------
+    mxnet.gluon.nn.HybridSequential
+        See ``resnet18``; always in the paper's form, because the book has no bottlenecks.
+
+    Raises
+    ------
+    ValueError
+        If ``stem`` is none of those.
+
+    References
+    ----------
+    He et al., Deep Residual Learning for Image Recognition (2016), table 1.
+    """
+    return _resnet(50, num_classes, stem=stem, stride_on_1x1=stride_on_1x1)
+
+
+def resnet101(
+    num_classes: int = 1000, stem: str = "imagenet", stride_on_1x1: bool = False
+) -> nn.HybridSequential:
+    """Build the 101-layer residual network: as ``resnet50``, with 3, 4, 23 and 3 blocks.
+
+    With three input channels and 1,000 classes it has 44,549,160 trainable parameters.
+    """
+    return _resnet(101, num_classes, stem=stem, stride_on_1x1=stride_on_1x1)
+
+
+def resnet152(
+    num_classes: int = 1000, stem: str = "imagenet", stride_on_1x1: bool = False
+) -> nn.HybridSequential:
+    """Build the 152-layer residual network: as ``resnet50``, with 3, 8, 36 and 3 blocks.
+
+    With three input channels and 1,000 classes it has 60,192,808 trainable parameters.
+    """
+    return _resnet(152, num_classes, stem=stem, stride_on_1x1=stride_on_1x1)
+
+
+def cifar_resnet(
+    depth: int,
+    num_classes: int = 10,
+    shortcut: str = "B",
+    residual: bool = True,
+    preact: bool = False,
+) -> nn.HybridSequential:
     """Build the paper's network for images of 32x32 pixels, of ``depth`` = 6n + 2 layers.
 
     One 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels at 32x32, 16x16 and
@@ -90,36 +253,41 @@ def cifar_resnet(depth, num_classes=10, shortcut="B", residual=True):
         See ``BasicBlock``.
     residual : bool, default True
         False builds the plain twin, which has no shortcuts.
+    preact : bool, default False
+        True builds it of ``PreActResidual`` blocks. The first convolution then has no batch
+        normalisation and ReLU of its own, those of the first block follow it, and one more pair
+        stands before the pooling. (The paper lets the first block's shortcut begin behind its first
+        ReLU. Here it begins before, as in every other block without a 1x1 convolution.)
 
     Returns
     -------
     mxnet.gluon.nn.HybridSequential
-        Takes float32 (batch, 3, height, width), gives float32 (batch, num_classes). Call
-        ``initialize`` on it before use.
+        The first convolution, three stages, a pooling and the dense layer. Takes float32 (batch,
+        channels, height, width), gives float32 (batch, num_classes). Call ``initialize`` on it
+        before use.
 
     Raises
     ------
     ValueError
-        If there is no whole n for this depth.
+        If there is no whole n for this depth, or ``shortcut`` is none of the above.
 
     References
     ----------
-    He et al., Deep Residual Learning for Image Recognition (2016), section 4.2.
+    He et al., Deep Residual Learning for Image Recognition (2016), section 4.2; for ``preact``
+    He et al., Identity Mappings in Deep Residual Networks (2016), section 4.1 and the appendix.
     """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth is 6n + 2: 20, 32, 44, 56 or 110, for example, not {depth!r}")
+    block, in_channels = PreActResidual if preact else BasicBlock, 16
+    options = {"shortcut": shortcut, "residual": residual}
     net = nn.HybridSequential()
-    net.add(
-        nn.Conv2D(16, kernel_size=3, padding=1, use_bias=False, in_channels=3),
-        nn.BatchNorm(in_channels=16),
-        nn.Activation("relu"),
-    )
-    in_channels = 16
+    net.add(_stem(16, "cifar")[:1] if preact else _stem(16, "cifar"))
     for num_channels in (16, 32, 64):
-        for i in range((depth - 2) // 6):
-            strides = 2 if i == 0 and num_channels > 16 else 1
-            net.add(BasicBlock(num_channels, in_channels, strides, shortcut, residual))
-            in_channels = num_channels
+        strides = 1 if num_channels == 16 else 2
+        net.add(_stage(block, num_channels, in_channels, (depth - 2) // 6, strides, **options))
+        in_channels = num_channels
+    if preact:
+        net.add(nn.BatchNorm(in_channels=64), nn.Activation("relu"))
     net.add(nn.GlobalAvgPool2D(), nn.Dense(num_classes, in_units=64))
     return net
 

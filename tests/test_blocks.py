@@ -1,9 +1,9 @@
 import mxnet as mx
 import pytest
-from mxnet import np
+from mxnet import np, npx
 from mxnet.gluon import nn
 
-from d2lres import BasicBlock, Residual, resnet_block
+from d2lres import BasicBlock, Bottleneck, PreActResidual, Residual, resnet_block
 
 
 def initialized(block):
@@ -134,24 +134,115 @@ def test_the_same_numbers_as_the_book():
         assert abs(difference).max() <= 1e-6
 
 
-def test_zeros_for_new_channels_and_every_second_pixel():
-    block = BasicBlock(8, 4, strides=2, shortcut="A")
-    block.initialize()
-    block.body[3].weight.set_data(np.zeros((8, 8, 3, 3)))
+# --- the blocks of the papers
+
+BLOCKS = [BasicBlock, Bottleneck, PreActResidual]
+
+
+def silence(block):
+    """Make the residual branch of a block zero."""
+    last = [layer for layer in block.body if isinstance(layer, nn.Conv2D)][-1]
+    last.weight.set_data(np.zeros(last.weight.shape))
+    return block
+
+
+@pytest.mark.parametrize("hybridize", [False, True])
+@pytest.mark.parametrize("shortcut", ["A", "B", "C"])
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_output_shapes_of_the_papers_blocks(block, residual, shortcut, hybridize):
+    for strides, num_channels, size in ((1, 4, (7, 5)), (1, 8, (7, 5)), (2, 8, (4, 3))):
+        blk = initialized(block(num_channels, 4, strides, shortcut, residual=residual))
+        blk.hybridize(hybridize)
+        assert blk(np.random.uniform(size=(2, 4, 7, 5))).shape == (2, num_channels, *size)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("block", "lowest"), [(BasicBlock, 0), (Bottleneck, 0), (PreActResidual, -1)]
+)
+def test_a_zero_branch_is_the_identity(block, lowest, training):
+    """On non-negative input behind a ReLU, on any input in a pre-activation block."""
+    X = np.random.uniform(lowest, 1, size=(4, 4, 6, 6))
+    blk = initialized(block(4, 4))
+    if block is PreActResidual:
+        silence(blk)
+    else:
+        blk.body[-1].gamma.set_data(np.zeros(4))
+    with mx.autograd.record(train_mode=training):
+        assert (blk(X) == X).all()
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_plain_twin_has_nothing_but_its_body(block):
+    blk = silence(initialized(block(8, 4, 2, "C", residual=False)))
+    assert (blk(np.random.uniform(size=(2, 4, 6, 6))) == 0).all()
+    weights = [p for p in blk.collect_params() if p.endswith("weight")]
+    assert len(weights) == (3 if block is Bottleneck else 2)
+
+
+@pytest.mark.parametrize(("stride_on_1x1", "strides"), [(False, [1, 2, 1]), (True, [2, 1, 1])])
+def test_a_bottleneck(stride_on_1x1, strides):
+    block = Bottleneck(16, 8, strides=2, stride_on_1x1=stride_on_1x1)
+    convs = [layer for layer in block.body if isinstance(layer, nn.Conv2D)]
+    shapes = [conv.weight.shape for conv in convs]
+    assert shapes == [(4, 8, 1, 1), (4, 4, 3, 3), (16, 4, 1, 1)]
+    assert [conv._kwargs["stride"][0] for conv in convs] == strides
+
+
+def test_the_order_before_activation():
+    block = initialized(PreActResidual(8, 4, strides=2))
+    X = np.random.uniform(-1, 1, size=(2, 4, 6, 6))
+    activated = npx.relu(block.bn(X))
+    Y = block.body[3](npx.relu(block.body[1](block.body[0](activated))))
+    assert abs(block(X) - Y - block.shortcut(activated)).max() < 1e-6
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_zeros_for_new_channels_and_every_second_pixel(block):
     X = np.random.uniform(size=(2, 4, 6, 6))
-    Y = block(X)
+    Y = silence(initialized(block(8, 4, strides=2, shortcut="A")))(X)
     assert (Y[:, :4] == X[:, :, ::2, ::2]).all() and (Y[:, 4:] == 0).all()
 
 
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize(("shortcut", "projections"), [("A", 0), ("B", 0), ("C", 1)])
-def test_only_option_c_projects_where_the_shape_stays(shortcut, projections):
-    block = BasicBlock(4, 4, shortcut=shortcut)
-    names = block.collect_params().keys()
-    assert len([name for name in names if "weight" in name]) == 2 + projections
+def test_only_option_c_projects_where_the_shape_stays(block, shortcut, projections):
+    blk = block(4, 4, shortcut=shortcut)
+    weights = [name for name in blk.collect_params() if name.endswith("weight")]
+    assert len(weights) == (3 if block is Bottleneck else 2) + projections
 
 
-def test_shortcuts_that_there_are_not():
-    with pytest.raises(ValueError, match="'A', 'B' or 'C', not 'D'"):
-        BasicBlock(8, 4, shortcut="D")
-    with pytest.raises(ValueError, match="4 channels.*not into 6.*shortcut='B'"):
-        BasicBlock(6, 4, shortcut="A")
+@pytest.mark.parametrize("block", BLOCKS)
+def test_shortcuts_that_there_are_not(block):
+    for num_channels in (4, 8):
+        with pytest.raises(ValueError, match="'A', 'B' or 'C', not 'D'"):
+            block(num_channels, 4, shortcut="D")
+    with pytest.raises(ValueError, match="8 channels.*not into 12.*shortcut='B'"):
+        block(12, 8, shortcut="A")
+
+
+def test_a_bottleneck_has_a_quarter():
+    with pytest.raises(ValueError, match="a multiple of 4, not 6"):
+        Bottleneck(6, 4)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_papers_blocks_explain_as_well(block):
+    blk, X, name = block(8, 4), np.ones((2, 4, 6, 6)), block.__name__
+    with pytest.raises(RuntimeError, match=f"{name} has no weights yet"):
+        blk(X)
+    blk.initialize()
+    with pytest.raises(ValueError, match=f"{name} expects a batch.*shape .4, 6, 6.*None"):
+        blk(X[0])
+    with pytest.raises(TypeError, match=f"{name} expects float32 images, but got uint8"):
+        blk(X.astype("uint8"))
+    with pytest.raises(ValueError, match=rf"{name} takes images of 4 channels.*\(2, 3, 6, 6\)"):
+        blk(np.ones((2, 3, 6, 6)))
+
+
+def test_a_residual_block_that_has_met_other_images():
+    blk = initialized(Residual(6, use_1x1conv=True))
+    blk(np.ones((2, 3, 6, 6)))
+    with pytest.raises(ValueError, match="Residual takes images of 3 channels.*4 channels"):
+        blk(np.ones((2, 4, 6, 6)))

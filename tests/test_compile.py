@@ -8,7 +8,17 @@ import pytest
 from mxnet import autograd, gluon, np
 from mxnet.gluon import nn
 
-from d2lres import Residual, cifar_resnet, compile, resnet18, resnet_block, runtime
+from d2lres import (
+    BasicBlock,
+    Bottleneck,
+    PreActResidual,
+    Residual,
+    cifar_resnet,
+    compile,
+    resnet18,
+    resnet_block,
+    runtime,
+)
 from d2lres.graph import for_training, in_bfloat16, narrow_convolutions
 
 NETWORKS = {
@@ -117,6 +127,52 @@ def test_float32_within_a_millionth(name):
     Y_fast, fast_gradients = outputs_and_gradients(compile(net, X, "float32"), params, X)
     assert difference(Y_fast, Y) <= 1e-6
     assert max(map(difference, fast_gradients, gradients)) <= 1e-5
+
+
+def assert_same_as_compiled(net, X):
+    params, restore = trainable(initialized(net, X.shape)), restored(net)
+    Y, gradients = outputs_and_gradients(net, params, X)
+    restore()
+    fast = compile(net, X, "float32")
+    Y_fast, fast_gradients = outputs_and_gradients(fast, params, X)
+    assert difference(Y_fast, Y) <= 1e-6
+    assert max(map(difference, fast_gradients, gradients)) <= 1e-5
+    restore()
+    assert difference(fast(X), net(X)) <= 5e-6
+    return [operators(graph) for graph in fast._graphs.by_key.values()]
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck, PreActResidual])
+def test_every_block_and_its_plain_twin(block, residual):
+    net = nn.HybridSequential()
+    net.add(
+        nn.Conv2D(8, kernel_size=3, use_bias=False),
+        block(16, 8, strides=2, shortcut="A", residual=residual),
+        block(16, 16, residual=residual),
+        block(32, 16, shortcut="B", residual=residual),
+        nn.GlobalAvgPool2D(),
+        nn.Dense(3),
+    )
+    training, _ = assert_same_as_compiled(net, np.random.uniform(size=(4, 3, 12, 12)))
+    num_relus = 9 if block is Bottleneck else 6
+    behind_sums = 3 if residual and block is not PreActResidual else 0
+    assert training.count("_contrib_BatchNormWithReLU") == num_relus - behind_sums
+    assert training.count("elemwise_add") == 3 * residual and "_npi_add" not in training
+
+
+class Scaled(nn.HybridBlock):
+    def hybrid_forward(self, F, X):
+        return F.np.exp(X)
+
+
+@pytest.mark.parametrize("first", [[], [Scaled()], [nn.Conv2D(16, 5, padding=2)]])
+def test_batch_norm_of_images_in_plain_layout(first):
+    """Fused with its ReLU before a convolution, it would compute wrong gradients without a word."""
+    net = nn.HybridSequential()
+    net.add(*first, nn.BatchNorm(), nn.Activation("relu"), nn.Conv2D(16, 3, padding=1))
+    training, _ = assert_same_as_compiled(net, np.random.uniform(size=(4, 16, 3, 3)))
+    assert "_contrib_BatchNormWithReLU" not in training
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -482,7 +538,7 @@ def test_a_block_that_cannot_be_traced():
         def forward(self, X):
             return X
 
-    with pytest.raises(TypeError, match="expects a HybridBlock.*Plain"):
+    with pytest.raises(TypeError, match="expected a HybridBlock.*Plain"):
         compile(Plain(), np.ones((1, 1, 4, 4)))
 
 

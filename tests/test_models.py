@@ -1,9 +1,24 @@
+import inspect
+import math
+
 import mxnet as mx
 import pytest
 from mxnet import np
 from mxnet.gluon import nn
 
-from d2lres import BasicBlock, Residual, cifar_resnet, resnet18, stem
+from d2lres import (
+    BasicBlock,
+    Bottleneck,
+    PreActResidual,
+    Residual,
+    cifar_resnet,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    stem,
+)
 
 
 def shapes_of(net, X):
@@ -16,7 +31,7 @@ def shapes_of(net, X):
 
 def num_trainable(net):
     params = net.collect_params().values()
-    return sum(p.data().size for p in params if p.grad_req != "null")
+    return sum(math.prod(p.shape) for p in params if p.grad_req != "null")
 
 
 @pytest.mark.parametrize("size", [28, 96, 97, 224])
@@ -111,35 +126,152 @@ GOLDEN = {
     ("B", 44): 661_338,
     ("B", 56): 855_770,
     ("B", 110): 1_730_714,
+    ("C", 20): 283_962,
+    ("C", 32): 489_594,
+    ("C", 44): 695_226,
+    ("C", 56): 900_858,
+    ("C", 110): 1_826_202,
 }
+
+
+def num_before_activation(shortcut, depth):
+    """Less the batch normalisation of the projections: 2 parameters a channel."""
+    n = (depth - 2) // 6
+    projected = {"A": 0, "B": 32 + 64, "C": n * (16 + 32 + 64)}[shortcut]
+    return GOLDEN[shortcut, depth] - 2 * projected
+
+
+def test_option_c_counts_one_projection_more_for_each_other_block():
+    for depth in (20, 32, 44, 56, 110):
+        n = (depth - 2) // 6
+        added = sum(c * c + 2 * c for c in (16, 32, 64)) * (n - 1) + 16 * 16 + 2 * 16
+        assert GOLDEN["C", depth] == GOLDEN["B", depth] + added
 
 
 @pytest.mark.parametrize(("shortcut", "depth"), GOLDEN)
 def test_golden_numbers_of_the_cifar_networks(shortcut, depth):
-    net = cifar_resnet(depth, shortcut=shortcut)
-    net.initialize()
-    assert num_trainable(net) == GOLDEN[shortcut, depth]
+    for preact, expected in (
+        (False, GOLDEN[shortcut, depth]),
+        (True, num_before_activation(shortcut, depth)),
+    ):
+        net = cifar_resnet(depth, shortcut=shortcut, preact=preact)
+        net.infer_shape(np.ones((1, 3, 32, 32)))
+        assert num_trainable(net) == expected
 
 
-def test_shapes_of_a_cifar_network():
-    net = cifar_resnet(20, num_classes=100)
+@pytest.mark.parametrize("preact", [False, True])
+@pytest.mark.parametrize("depth", [20, 56])
+def test_a_plain_twin_has_no_shortcuts(depth, preact):
+    net = cifar_resnet(depth, shortcut="C", residual=False, preact=preact)
+    net.infer_shape(np.ones((1, 3, 32, 32)))
+    assert num_trainable(net) == GOLDEN["A", depth]
+
+
+@pytest.mark.parametrize("preact", [False, True])
+def test_shapes_of_a_cifar_network(preact):
+    net = cifar_resnet(20, num_classes=100, preact=preact)
     net.initialize()
     shapes = shapes_of(net, np.ones((2, 3, 32, 32)))
-    stages = [(2, 16, 32, 32)] * 3 + [(2, 32, 16, 16)] * 3 + [(2, 64, 8, 8)] * 3
-    assert shapes == [(2, 16, 32, 32)] * 3 + stages + [(2, 64, 1, 1), (2, 100)]
+    stages = [(2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)] + [(2, 64, 8, 8)] * 2 * preact
+    assert shapes == [(2, 16, 32, 32), *stages, (2, 64, 1, 1), (2, 100)]
+    block = PreActResidual if preact else BasicBlock
+    assert all([type(b) for b in stage] == [block] * 3 for stage in net[1:4])
+    assert [len(net[0]), len(net)] == ([1, 8] if preact else [3, 6])
 
 
-def test_a_plain_twin_has_no_shortcuts():
-    net = cifar_resnet(20, residual=False)
+def test_a_cifar_network_for_one_channel():
+    net = cifar_resnet(8)
     net.initialize()
-    assert num_trainable(net) == GOLDEN["A", 20]
-    block = BasicBlock(4, 4, residual=False)
-    block.initialize()
-    block.body[3].weight.set_data(np.zeros((4, 4, 3, 3)))
-    assert (block(np.random.uniform(size=(2, 4, 8, 8))) == 0).all()
+    assert net(np.ones((2, 1, 28, 28))).shape == (2, 10)
+
+
+def test_a_cifar_network_beyond_the_papers():
+    assert [len(stage) for stage in cifar_resnet(122)[1:4]] == [20, 20, 20]
 
 
 @pytest.mark.parametrize("depth", [2, 21, 18])
 def test_a_depth_that_is_not_6n_plus_2(depth):
     with pytest.raises(ValueError, match=f"6n.*not {depth}"):
         cifar_resnet(depth)
+
+
+# --- the paper's table 1: torchvision has the same numbers of parameters
+
+TABLE = {
+    18: (lambda **kw: resnet18(1000, form="paper", **kw), BasicBlock, [2, 2, 2, 2], 11_689_512),
+    34: (resnet34, BasicBlock, [3, 4, 6, 3], 21_797_672),
+    50: (resnet50, Bottleneck, [3, 4, 6, 3], 25_557_032),
+    101: (resnet101, Bottleneck, [3, 4, 23, 3], 44_549_160),
+    152: (resnet152, Bottleneck, [3, 8, 36, 3], 60_192_808),
+}
+
+
+def inferred_shapes(net, shape):
+    """The shape behind each element of a network, without computing anything."""
+    X, shapes = mx.sym.var("data").as_np_ndarray(), []
+    for layer in net:
+        X = layer(X)
+        shapes.append(X.infer_shape(data=shape)[1][0])
+    return shapes
+
+
+@pytest.mark.parametrize("depth", TABLE)
+def test_the_networks_of_the_table(depth):
+    build, block, numbers, num_parameters = TABLE[depth]
+    net = build()
+    channels = [c * block.expansion for c in (64, 128, 256, 512)]
+    stages = [(1, c, s, s) for c, s in zip(channels, (56, 28, 14, 7), strict=True)]
+    shapes = inferred_shapes(net, (1, 3, 224, 224))
+    assert shapes == [(1, 64, 56, 56), *stages, (1, channels[-1], 1, 1), (1, 1000)]
+    assert [len(stage) for stage in net[1:5]] == numbers
+    assert all(type(b) is block for stage in net[1:5] for b in stage)
+    net.infer_shape(np.ones((1, 3, 224, 224)))
+    assert num_trainable(net) == num_parameters
+    assert not any(name.endswith("bias") for name in net[:-1].collect_params())
+
+
+@pytest.mark.parametrize("depth", TABLE)
+def test_the_stem_for_small_images_keeps_them(depth):
+    build, block, *_ = TABLE[depth]
+    sizes = [shape[2] for shape in inferred_shapes(build(stem="cifar")[:-1], (1, 3, 32, 32))]
+    assert sizes == [32, 32, 16, 8, 4, 1]
+
+
+@pytest.mark.parametrize("build", [resnet50, resnet101, resnet152])
+def test_where_the_stride_is(build):
+    for on_1x1 in (False, True):
+        firsts = [stage[0].body for stage in build(stride_on_1x1=on_1x1)[2:5]]
+        strides = [(body[0]._kwargs["stride"][0], body[3]._kwargs["stride"][0]) for body in firsts]
+        assert strides == [(2, 1) if on_1x1 else (1, 2)] * 3
+
+
+def test_the_books_form_of_34_layers():
+    """Projections without batch normalisation, and biases."""
+    net = resnet34(form="d2l")
+    net.infer_shape(np.ones((1, 3, 224, 224)))
+    widths = [64] + [64] * 6 + [128] * 9 + [256] * 13 + [512] * 7
+    assert num_trainable(net) == TABLE[34][-1] + sum(widths) - 2 * (128 + 256 + 512)
+
+
+@pytest.mark.parametrize("build", [resnet18, resnet34])
+def test_the_books_form_for_small_images(build):
+    net = build(10, form="d2l", stem="cifar")
+    assert net[0][0].weight.shape[2:] == (3, 3) and net[0][0].bias is not None
+    assert isinstance(net[1][0], Residual)
+    assert inferred_shapes(net, (2, 1, 32, 32))[-2:] == [(2, 512, 1, 1), (2, 10)]
+
+
+def test_resnet18_says_what_it_takes():
+    assert str(inspect.signature(resnet18)) == "(num_classes=10, *, form='d2l', stem='imagenet')"
+    assert list(inspect.signature(resnet18.__wrapped__).parameters) == ["num_classes"]
+    with pytest.raises(TypeError, match="positional"):
+        resnet18(10, "paper")
+
+
+def test_forms_and_stems_that_there_are_not():
+    for build in (resnet18, resnet34):
+        with pytest.raises(ValueError, match="form is 'paper' or 'd2l', not 'book'"):
+            build(form="book")
+    for build in (resnet18, resnet34, resnet50, resnet101, resnet152):
+        with pytest.raises(ValueError, match="stem is 'imagenet' or 'cifar', not 'mnist'"):
+            build(stem="mnist")
