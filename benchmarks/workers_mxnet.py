@@ -112,14 +112,11 @@ def prepare(peer, workload, precision):
 
 def compiled(net, X, precision):
     """Compile a network; return it and what is to be known of it."""
-    import mxnet as mx
-    from flops import multiply_adds
-
     import d2lres
 
     fast = d2lres.compile(net, X, precision)
-    symbol = net(mx.sym.var("data").as_np_ndarray())
-    counts = multiply_adds(symbol, (1, *X.shape[1:]))
+    layers = d2lres.summary(net, X.shape[1:])
+    counts = {"inference": layers.multiply_adds, "train": layers.training_multiply_adds}
     return fast, {"precision": fast.precision, "multiply_adds_per_image": counts}
 
 
@@ -213,7 +210,7 @@ def fashion_mnist_without_download():
     """
     import mxnet as mx
 
-    from d2lres.data import load_data_fashion_mnist
+    from d2lres.fashion_mnist import load_data_fashion_mnist
 
     parts = load_data_fashion_mnist(256)
 

@@ -5,10 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
-import mxnet as mx
 import pytest
-
-import d2lres
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = str(ROOT / "benchmarks")
@@ -21,40 +18,6 @@ def bench(monkeypatch):
     import bench
 
     return bench
-
-
-# --- multiply-adds
-
-
-def multiply_adds(net, shape):
-    count = runpy.run_path(BENCHMARKS + "/flops.py")["multiply_adds"]
-    return count(net(mx.sym.var("data").as_np_ndarray()), shape)
-
-
-def stage(num_convs, pixels, new, old):
-    """The 3x3 convolutions of a stage, and its 1x1 convolution if it changes the shape."""
-    first = pixels**2 * new * old * 9
-    return (
-        first + (num_convs - 1) * pixels**2 * new * new * 9 + (old != new) * pixels**2 * old * new
-    )
-
-
-def test_multiply_adds_of_resnet18():
-    first = 48 * 48 * 64 * 1 * 7 * 7
-    stages = stage(4, 24, 64, 64) + stage(4, 12, 128, 64) + stage(4, 6, 256, 128)
-    forward = first + stages + stage(4, 3, 512, 256) + 512 * 10
-    counts = multiply_adds(d2lres.resnet18(), (1, 1, 96, 96))
-    assert counts == {"inference": forward, "train": 3 * forward - first}
-    assert forward == pytest.approx(0.319e9, abs=0.0005e9)
-
-
-def test_multiply_adds_of_cifar_resnet_count_every_image():
-    first = 32 * 32 * 16 * 3 * 9
-    stages = stage(6, 32, 16, 16) + stage(6, 16, 32, 16) + stage(6, 8, 64, 32)
-    forward = first + stages + 64 * 10
-    counts = multiply_adds(d2lres.cifar_resnet(20), (2, 3, 32, 32))
-    assert counts == {"inference": 2 * forward, "train": 2 * (3 * forward - first)}
-    assert 40.5e6 < forward < 41e6
 
 
 def test_torch_builds_the_same_networks(monkeypatch):

@@ -1,0 +1,318 @@
+import mxnet as mx
+import numpy as onp
+import pytest
+from mxnet import autograd, gluon, np
+from mxnet.gluon import nn
+
+from d2lres import Bottleneck, PreActResidual, Residual, cifar_resnet, layer_stats, models, summary
+from d2lres.__main__ import main
+
+# --- multiply-adds
+
+
+def stage(num_convs, pixels, new, old):
+    """The 3x3 convolutions of a stage, and its 1x1 convolution if it changes the shape."""
+    first = pixels**2 * new * old * 9
+    return (
+        first + (num_convs - 1) * pixels**2 * new * new * 9 + (old != new) * pixels**2 * old * new
+    )
+
+
+def test_multiply_adds_of_resnet18():
+    first = 48 * 48 * 64 * 1 * 7 * 7
+    stages = stage(4, 24, 64, 64) + stage(4, 12, 128, 64) + stage(4, 6, 256, 128)
+    forward = first + stages + stage(4, 3, 512, 256) + 512 * 10
+    counts = summary(models.resnet18(), (1, 96, 96))
+    assert counts.multiply_adds == forward == pytest.approx(0.319e9, abs=0.0005e9)
+    assert counts.training_multiply_adds == 3 * forward - first
+
+
+def test_multiply_adds_of_cifar_resnet_count_every_image():
+    first = 32 * 32 * 16 * 3 * 9
+    stages = stage(6, 32, 16, 16) + stage(6, 16, 32, 16) + stage(6, 8, 64, 32)
+    forward = first + stages + 64 * 10
+    counts = summary(cifar_resnet(20), (2, 3, 32, 32), depth=1)
+    assert counts.multiply_adds == 2 * forward
+    assert counts.training_multiply_adds == 2 * (3 * forward - first)
+    assert 40.5e6 < forward < 41e6
+
+
+def test_groups_and_dense_layers_on_several_rows():
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(8, 3, groups=2), nn.Dense(5, flatten=False, use_bias=False))
+    counts = [row.multiply_adds for row in summary(net, (4, 6, 6)).rows]
+    assert counts == [8 * 4 * 4 * 2 * 9, 8 * 4 * 5 * 4]
+
+
+# times 10^9, as table 1 of the paper prints them
+PAPER = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}
+
+
+@pytest.mark.parametrize(
+    ("depth", "num_params", "multiply_adds", "on_shortcuts"),
+    [
+        (18, 11_689_512, 1_814_073_344, 19_267_584),
+        (34, 21_797_672, 3_663_761_408, 19_267_584),
+        (50, 25_557_032, 3_857_973_248, 359_661_568),
+        (101, 44_549_160, 7_570_194_432, 359_661_568),
+        (152, 60_192_808, 11_282_415_616, 359_661_568),
+    ],
+)
+def test_table_1_of_the_paper(depth, num_params, multiply_adds, on_shortcuts):
+    options = {"form": "paper"} if depth < 50 else {"stride_on_1x1": True}
+    build = getattr(models, f"resnet{depth}")
+    table = summary(build(num_classes=1000, **options), (3, 224, 224))
+    shortcuts = sum(row.multiply_adds for row in table.rows if ".shortcut." in row.name)
+    assert (table.num_params, table.multiply_adds) == (num_params, multiply_adds)
+    assert shortcuts == on_shortcuts
+    count = (multiply_adds - shortcuts * (depth < 50)) / 1e9  # option A has none
+    assert abs(count - PAPER[depth]) < 0.1
+    assert round(count, 1) == PAPER[depth] or depth == 50  # 3.858, of which it prints 3.8
+    if depth >= 50:
+        today = summary(build(), (3, 224, 224), depth=1)
+        assert today.multiply_adds - multiply_adds == 231_211_008
+        assert today.num_params == num_params
+
+
+# --- the table
+
+
+@pytest.mark.parametrize(
+    ("shortcut", "counts"),
+    [
+        ("A", (269_722, 464_154, 658_586, 853_018, 1_727_962)),
+        ("B", (272_474, 466_906, 661_338, 855_770, 1_730_714)),
+    ],
+)
+def test_golden_numbers_of_the_cifar_networks(shortcut, counts):
+    for depth, count in zip((20, 32, 44, 56, 110), counts, strict=True):
+        net = cifar_resnet(depth, shortcut=shortcut)
+        table = summary(net, (3, 32, 32))
+        params = net.collect_params().values()
+        assert table.num_params == count
+        assert all(p._data is None for p in params)  # neither initialised nor run
+
+
+@pytest.mark.parametrize("preact", [False, True])
+def test_all_parameters_are_counted_once(preact):
+    net = cifar_resnet(8, preact=preact)
+    net.initialize()
+    net(np.ones((1, 3, 8, 8)))
+    net[-1].bias.grad_req = "null"
+    sizes = {"write": 0, "null": 0}
+    for param in net.collect_params().values():
+        sizes[param.grad_req] += param.data().size
+    for depth in (None, 1, 2):
+        table = summary(net, (3, 8, 8), depth)
+        assert (table.num_params, table.num_others) == (sizes["write"], sizes["null"])
+
+
+def test_layers_by_name_in_order():
+    net = nn.HybridSequential()
+    net.add(Residual(4, use_1x1conv=True, strides=2), nn.MaxPool2D(2), nn.Flatten(), nn.Dense(3))
+    assert [tuple(row) for row in summary(net, (3, 8, 8)).rows] == [
+        ("0.conv1", "conv 3x3, stride 2", (4, 4, 4), 112, 0, 1728),
+        ("0.bn1", "batch norm", (4, 4, 4), 8, 8, 0),
+        ("0.conv2", "conv 3x3", (4, 4, 4), 148, 0, 2304),
+        ("0.bn2", "batch norm", (4, 4, 4), 8, 8, 0),
+        ("0.conv3", "conv 1x1, stride 2", (4, 4, 4), 16, 0, 192),
+        ("0.sum", "sum", (4, 4, 4), 0, 0, 0),
+        ("1", "max pool 2x2, stride 2", (4, 2, 2), 0, 0, 0),
+        ("2", "flatten", (16,), 0, 0, 0),
+        ("3", "dense", (3,), 51, 0, 48),
+    ]
+    assert [tuple(row) for row in summary(net, (5, 3, 8, 8), depth=1).rows] == [
+        ("0", "Residual", (5, 4, 4, 4), 292, 16, 5 * 4224),
+        ("1", "max pool 2x2, stride 2", (5, 4, 2, 2), 0, 0, 0),
+        ("2", "flatten", (5, 16), 0, 0, 0),
+        ("3", "dense", (5, 3), 51, 0, 5 * 48),
+    ]
+
+
+def test_a_layer_that_is_applied_twice_has_its_parameters_once():
+    layer, net = nn.Conv2D(3, 3, padding=1, in_channels=3), nn.HybridSequential()
+    net.add(layer, nn.MaxPool2D(), layer)
+    rows = summary(net, (3, 8, 8)).rows
+    assert [row.output_shape for row in rows] == [(3, 8, 8), (3, 4, 4), (3, 4, 4)]
+    assert [row.num_params for row in rows] == [84, 0, 0]
+    assert [row.multiply_adds for row in rows] == [81 * 64, 0, 81 * 16]
+
+
+def test_stages_as_text():
+    assert str(summary(cifar_resnet(8), (3, 32, 32), depth=1)).splitlines() == [
+        "layer  kind              output shape  parameters  not trained  multiply-adds",
+        "-----------------------------------------------------------------------------",
+        "0      3 layers          (16, 32, 32)         464           32        442,368",
+        "1      1 x BasicBlock    (16, 32, 32)       4,672           64      4,718,592",
+        "2      1 x BasicBlock    (32, 16, 16)      14,528          192      3,670,016",
+        "3      1 x BasicBlock    (64, 8, 8)        57,728          384      3,670,016",
+        "4      global mean pool  (64, 1, 1)",
+        "5      dense             (10,)                650                         640",
+        "-----------------------------------------------------------------------------",
+        "total                                      78,042          672     12,501,632",
+    ]
+
+
+def test_a_table_in_a_notebook():
+    class Odd(nn.HybridBlock):
+        pass
+
+    Odd.__name__ = "<b>odd</b>"
+    Odd.hybrid_forward = lambda self, F, X: self.conv(X)
+    net, block = nn.HybridSequential(), Odd()
+    block.conv = nn.Conv2D(2, 1)
+    net.add(block)
+    html = summary(net, (1, 8, 8), depth=1)._repr_html_()
+    assert "<b>" not in html and "&lt;b&gt;odd" in html
+    assert html.count("<tr>") == html.count("</tr>") == 3 and ">128</td>" in html
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 1, 1, 28, 28), (3, 0, 8), (3, 8.0, 8), "3x8x8"])
+def test_a_shape_that_is_none_of_an_image(shape):
+    with pytest.raises(ValueError, match=r"is \(channels, height, width\).*not.*8"):
+        summary(cifar_resnet(8), shape)
+
+
+def test_images_that_the_network_does_not_take(capfd):
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 5, in_channels=3))
+    with pytest.raises(ValueError, match=r"does not take images of shape \(1, 8, 8\): Shape"):
+        summary(net, (1, 8, 8))
+    with pytest.raises(ValueError, match=r"of shape \(3, 4, 4\): .*kernel size exceed input"):
+        summary(net, (3, 4, 4))
+    net = cifar_resnet(8)
+    assert summary(net, (1, 8, 8)).num_params == summary(net, (3, 8, 8)).num_params - 2 * 16 * 9
+    net.initialize()
+    net(np.ones((1, 3, 8, 8)))  # which fixes the number of channels
+    with pytest.raises(ValueError, match=r"does not take images of shape \(1, 8, 8\): Shape"):
+        summary(net, (1, 8, 8))
+    assert capfd.readouterr().out == ""  # MXNet prints, too
+    with pytest.raises(ValueError, match="depth is at least 1, or None.*not 0"):
+        summary(net, (3, 8, 8), depth=0)
+    with pytest.raises(TypeError, match="expected a HybridBlock.*got Sequential"):
+        summary(nn.Sequential(), (3, 8, 8))
+
+
+def test_on_the_command_line(capsys):
+    assert main(["summary", "resnet50", "--input", "3x224x224", "--depth", "1"]) == 0
+    assert "4      3 x Bottleneck    (2048, 7, 7) " in capsys.readouterr().out
+    assert main("summary cifar_resnet20 --input 2x3x32x32 --classes 100".split()) == 0
+    assert "(2, 100)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("resnet19 --input 3x8x8", "no network 'resnet19'; there are resnet18, resnet34, resnet50"),
+        ("cifar_resnet21 --input 3x8x8", "depth is 6n + 2"),
+        ("resnet18 --input 3,8,8", "--input is channels x height x width, like 3x224x224, not"),
+        ("resnet18 --input 8x8", "input_shape is (channels, height, width)"),
+        ("resnet18 --input 3x8x8 --classes 0", "--classes is at least 1, not 0"),
+    ],
+)
+def test_a_wrong_command_is_said_in_a_line(command, words, capsys):
+    assert main(["summary", *command.split()]) == 1
+    assert words in capsys.readouterr().err
+
+
+# --- responses and gradients
+
+
+def batch(num=4, size=8):
+    return np.random.normal(size=(num, 3, size, size)), np.arange(num)
+
+
+def test_responses_and_gradients_are_those_of_the_network():
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 3, padding=1), nn.BatchNorm(), Residual(4), nn.Flatten(), nn.Dense(4))
+    net.initialize(mx.init.Xavier())
+    X, y = batch()
+    net(X)
+    net[1].gamma.set_data(np.array([0.5, 1, 2, 3]))
+    stats = layer_stats(net, X, y)
+    with autograd.record():
+        first = net[1](net[0](X))
+        block = net[2]
+        second = block.bn1(block.conv1(first))
+        third = block.bn2(block.conv2(np.maximum(second, 0)))
+        Y = net[4](net[3](np.maximum(third + first, 0)))
+        l = gluon.loss.SoftmaxCrossEntropyLoss()(Y, y).mean()
+    l.backward()
+    convs = {"0": net[0], "2.conv1": block.conv1, "2.conv2": block.conv2}
+    assert [s.name for s in stats] == list(convs)
+    for s, response, conv in zip(stats, (first, second, third), convs.values(), strict=True):
+        assert s.response_std == pytest.approx(response.asnumpy().std(), rel=1e-5)
+        norm = onp.linalg.norm(conv.weight.grad().asnumpy())
+        assert s.gradient_norm == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shortcut", "preact", "residual"),
+    [("A", False, True), ("B", True, True), ("C", False, True), ("B", False, False)],
+)
+def test_the_depth_counts_the_convolutions_and_the_dense_layer(shortcut, preact, residual):
+    net = cifar_resnet(14, shortcut=shortcut, preact=preact, residual=residual)
+    net.initialize()
+    stats = layer_stats(net, *batch())
+    assert len(stats) == 14 - 1 and not any("shortcut" in s.name for s in stats)
+    kinds = {row.name: row.kind for row in summary(net, (3, 8, 8)).rows}
+    assert all(kinds[s.name].startswith("conv 3x3") for s in stats)
+
+
+def test_without_batch_norm_it_is_what_the_convolution_gives():
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 3, activation="relu"), nn.Conv2D(4, 3), nn.Dense(4))
+    net.initialize()
+    X, y = batch()
+    stats = layer_stats(net, X, y)
+    assert [s.name for s in stats] == ["0", "1"]
+    second = net[1](net[0](X)).asnumpy()
+    assert stats[1].response_std == pytest.approx(second.std(), rel=1e-5)
+
+
+@pytest.mark.parametrize("hybridized", [False, True])
+@pytest.mark.parametrize(
+    "block", [lambda: Bottleneck(4, 3), lambda: PreActResidual(4, 3), lambda: Residual(3)]
+)
+def test_the_network_stays_as_it_is(block, hybridized):
+    net, (X, y) = nn.HybridSequential(), batch()
+    net.add(block(), nn.Dense(4))
+    net.initialize()
+    if hybridized:
+        net.hybridize()
+    with autograd.record():
+        l = net(X).sum()
+    l.backward()
+    params = net.collect_params().values()
+    before = [p.data().asnumpy() for p in params]
+    gradients = [p.grad().asnumpy() for p in params if p.grad_req != "null"]
+    assert layer_stats(net, X, y) == layer_stats(net, X, y)
+    for a, b in zip(before, params, strict=True):
+        assert (a == b.data().asnumpy()).all()
+    for a, b in zip(gradients, [p for p in params if p.grad_req != "null"], strict=True):
+        assert (a == b.grad().asnumpy()).all()
+
+
+def test_frozen_convolutions_have_a_gradient_too():
+    net, (X, y) = cifar_resnet(8), batch()
+    net.initialize()
+    stats = layer_stats(net, X, y)
+    net.collect_params(".*conv.*").setattr("grad_req", "null")
+    assert layer_stats(net, X, y) == stats and all(s.gradient_norm > 0 for s in stats)
+
+
+def test_what_layer_stats_cannot_do():
+    net, (X, y) = cifar_resnet(8, num_classes=3), batch()
+    with pytest.raises(RuntimeError, match="no weights yet: call net.initialize"):
+        layer_stats(net, X, y)
+    net.initialize()
+    with pytest.raises(ValueError, match=r"each of the 4 images.*\(4,\).*got shape \(3,\)"):
+        layer_stats(net, X, y[:3])
+    with pytest.raises(ValueError, match="labels are from 0 to 2.*check y"):
+        layer_stats(net, X, y)
+    with pytest.raises(
+        ValueError, match=r"expects a float32 batch.*got float32 of shape \(3, 8, 8\)"
+    ):
+        layer_stats(net, X[0], y[:3])
+    with pytest.raises(ValueError, match=r"does not take images of shape \(2, 8, 8\)"):
+        layer_stats(net, X[:, :2], y)
