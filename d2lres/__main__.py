@@ -1,6 +1,7 @@
-"""The command line: ``python -m d2lres doctor | data | train | run``."""
+"""The command line: ``python -m d2lres doctor | data | train | experiment | summary | run``."""
 
 import argparse
+import re
 import sys
 
 
@@ -9,7 +10,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m d2lres", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="what was found on this machine, and what is amiss")
-    commands.add_parser("data", help="get Fashion-MNIST, if it is not there yet")
+    getting = commands.add_parser("data", help="get the data sets that are not there yet")
+    names = ["fashion-mnist", "cifar-10", "cifar-100"]
+    getting.add_argument("name", nargs="?", choices=names, help="only this one")
     training = commands.add_parser("train", help="train on Fashion-MNIST: by default ResNet-18")
     how = training.add_mutually_exclusive_group()
     how.add_argument("--scale", help="quick, lesson or full (see d2lres/scale.py)")
@@ -21,6 +24,16 @@ def main(argv: list[str] | None = None) -> int:
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
     training.add_argument("--record", help="write the history to this JSON file")
+    repeating = commands.add_parser("experiment", help="repeat one of the recorded runs")
+    repeating.add_argument("name", help="see RECIPES in d2lres/recipe.py")
+    repeating.add_argument("--seed", type=int, default=0)
+    repeating.add_argument("--epochs", type=int, help="by default as many as were recorded")
+    repeating.add_argument("--record", help="write the history to this JSON file")
+    listing = commands.add_parser("summary", help="list the layers of a network")
+    listing.add_argument("network", help="such as resnet18, resnet50 or cifar_resnet20")
+    listing.add_argument("--input", required=True, help="channels x height x width: 3x224x224")
+    listing.add_argument("--classes", type=int, help="by default what the network has in d2lres")
+    listing.add_argument("--depth", type=int, help="1 takes stages together, 2 takes blocks")
     running = commands.add_parser("run", help="execute a lesson and write it as HTML under out/")
     running.add_argument("lesson", nargs="?", default="notebooks/03_fashion_mnist.ipynb")
     args = vars(parser.parse_args(argv))
@@ -37,10 +50,20 @@ def _doctor():
     return doctor()
 
 
-def _data():
-    from .data import fetch_fashion_mnist
+def _data(name):
+    from .cifar import CIFAR10, CIFAR100, fetch_cifar
+    from .fashion_mnist import fetch_fashion_mnist
 
-    print(fetch_fashion_mnist()[1])
+    if name in (None, "fashion-mnist"):
+        print(fetch_fashion_mnist()[1])
+    for cifar in (CIFAR10, CIFAR100):
+        try:
+            if name in (None, cifar.name.lower()):
+                print(fetch_cifar(cifar)[1])
+        except FileNotFoundError as error:
+            if name:
+                raise
+            print(error)  # the lessons do without
     return True
 
 
@@ -57,11 +80,12 @@ def _train(scale, recipe, epochs, num_valid, seed, precision, record):
 
 
 def _fast(epochs, num_valid, seed, precision):
-    from .recipe import FAST
+    from .recipe import RECIPES
 
-    recipe = FAST._replace(num_epochs=epochs or FAST.num_epochs)
+    recipe = RECIPES["fast"]
+    recipe = recipe._replace(num_epochs=epochs or recipe.num_epochs)
     print(recipe)
-    history = recipe.run(seed, num_valid, precision)
+    _, history = recipe.run(seed, num_valid, precision)
     print(
         f"test accuracy {history.test_acc[-1]:.1%} after {sum(history.seconds):.0f} s of training"
     )
@@ -85,6 +109,40 @@ def _at_scale(scale, seed, precision):
     history = train(net, train_iter, test_iter, size.num_epochs, size.lr, seed=seed, **recipe)
     history.run["scale"] = size.name
     return history
+
+
+def _experiment(name, seed, epochs, record):
+    from .experiment import experiment
+
+    return len(experiment(name, seed, epochs, record))
+
+
+def _summary(network, input, classes, depth):
+    from . import summary
+
+    if not re.fullmatch(r"[0-9]+(x[0-9]+)+", input):
+        raise ValueError(f"--input is channels x height x width, like 3x224x224, not {input!r}")
+    net = _network(network, {} if classes is None else {"num_classes": classes})
+    print(summary(net, tuple(map(int, input.split("x"))), depth))
+    return True
+
+
+def _network(name, options):
+    """Build a network by its name, which ends in its depth."""
+    from . import models
+
+    known = sorted((n for n in models.__all__ if re.fullmatch(r"resnet[0-9]+", n)), key=len)
+    of_cifar = re.fullmatch(r"cifar_resnet([0-9]+)", name)
+    if name not in known and not of_cifar:
+        raise ValueError(
+            f"there is no network {name!r}; there are {', '.join(known)} and cifar_resnet20 (32, "
+            "44, 56, 110 or any 6n + 2)"
+        )
+    if options.get("num_classes", 1) < 1:
+        raise ValueError(f"--classes is at least 1, not {options['num_classes']}")
+    if of_cifar:
+        return models.cifar_resnet(int(of_cifar[1]), **options)
+    return getattr(models, name)(**options)
 
 
 def _run(lesson):

@@ -6,7 +6,7 @@ import matplotlib.figure
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-__all__ = ["LiveCurves", "plot_confusion_matrix", "plot_history", "show_images"]
+__all__ = ["LiveCurves", "plot_confusion_matrix", "plot_history", "plot_runs", "show_images"]
 
 # readable on a projector and for colour-blind eyes (Okabe and Ito, 2008)
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -70,6 +70,50 @@ def _draw_curves(left, right, history, num_epochs=None):
         ax.legend(fontsize=12)
 
 
+def plot_runs(runs: dict, quantity: str = "train_error", title: str = "", ax=None) -> Figure:
+    """Draw one quantity of several runs over their epochs.
+
+    Parameters
+    ----------
+    runs : dict of str to History or list of History
+        Label to run; several runs of one label (its seeds) become their mean in a band from the
+        lowest to the highest. They may differ in length.
+    quantity : {"train_error", "test_error", "train_acc", "test_acc", "train_loss"}
+        An error is 1 minus the accuracy.
+    title : str, default ""
+    ax : matplotlib.axes.Axes, optional
+        Where to draw, by default on a new figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    fig = ax.figure if ax else None
+    if ax is None:
+        fig, ((ax,),) = _subplots(1, 1, 7.5, 4.5)
+    part, kind = quantity.split("_")
+    colours = (_BLUE, _ORANGE, _GREEN, _RED, "#CC79A7", "#56B4E9")
+    for (label, of_label), colour in zip(runs.items(), colours * len(runs), strict=False):
+        of_label = of_label if isinstance(of_label, list) else [of_label]
+        values = [np.array(getattr(run, quantity.replace("error", "acc"))) for run in of_label]
+        values = np.stack([v[: min(map(len, values))] for v in values])
+        values = 1 - values if kind == "error" else values
+        epochs = np.arange(1, values.shape[1] + 1)
+        ax.plot(epochs, values.mean(axis=0), color=colour, label=label, linewidth=2.5)
+        ax.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2)
+    part = {"train": "training"}.get(part, part)
+    ax.set_ylabel(f"{part} {kind.replace('acc', 'accuracy')}", fontsize=13)
+    if kind != "loss":
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.set_xlabel("epoch", fontsize=13)
+    ax.set_title(title, fontsize=14)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.tick_params(labelsize=12)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=12)
+    return fig
+
+
 class LiveCurves:
     """Curves in a notebook that are redrawn in place while a run goes on."""
 
@@ -107,7 +151,7 @@ def show_images(X, y, y_hat=None, labels=None, columns: int = 8) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    from .data import FASHION_MNIST_LABELS
+    from .fashion_mnist import FASHION_MNIST_LABELS
 
     labels = labels or FASHION_MNIST_LABELS
     X = _numpy(X)
@@ -140,7 +184,7 @@ def plot_confusion_matrix(matrix, labels=None) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    from .data import FASHION_MNIST_LABELS
+    from .fashion_mnist import FASHION_MNIST_LABELS
 
     labels = labels or FASHION_MNIST_LABELS
     matrix = _numpy(matrix)

@@ -16,10 +16,13 @@ class Progress:
         Filled by the caller, one entry per epoch.
     num_epochs, num_batches : int
         Epochs in the run and batches in an epoch.
+    done : int, default 0
+        Batches trained before.
     """
 
-    def __init__(self, history, num_epochs: int, num_batches: int):
+    def __init__(self, history, num_epochs: int, num_batches: int, done: int = 0):
         self.history, self.num_epochs, self.num_batches = history, num_epochs, num_batches
+        self.done = done
         self.notebook = in_notebook()
 
     def __enter__(self):
@@ -29,11 +32,14 @@ class Progress:
 
             from .plot import LiveCurves
 
-            self.bar = tqdm(total=total, unit="batch", display=False)
+            self.bar = tqdm(total=total, initial=self.done, unit="batch", display=False)
             self.line = display(self.bar.container, display_id=True)
             self.curves = LiveCurves(self.num_epochs)
         else:
-            self.bar = tqdm(total=total, unit="batch", disable=not sys.stderr.isatty(), leave=False)
+            quiet = not sys.stderr.isatty()
+            self.bar = tqdm(
+                total=total, initial=self.done, unit="batch", disable=quiet, leave=False
+            )
         return self
 
     def step(self, loss: float, acc: float) -> None:

@@ -1,16 +1,18 @@
-"""A recipe for high accuracy in little time: a small network and all that makes it learn fast."""
+"""Recipes: all that is chosen before a run, by name, so that a run can be repeated."""
 
-from typing import NamedTuple
+import os
+from typing import Any, NamedTuple
 
 import mxnet as mx
 from mxnet import gluon, npx
 
+from . import models
 from .augment import Compose, RandomCrop, RandomFlip
-from .data import load_data_fashion_mnist
-from .models import small_resnet
+from .cifar import load_data_cifar10, load_data_cifar100
+from .fashion_mnist import load_data_fashion_mnist
 from .train import History, train
 
-__all__ = ["FAST", "LabelSmoothing", "Recipe"]
+__all__ = ["RECIPES", "LabelSmoothing", "Recipe"]
 
 npx.set_np()
 
@@ -39,25 +41,29 @@ class LabelSmoothing(gluon.loss.Loss):
 
 
 class Recipe(NamedTuple):
-    """All that is chosen before a run on Fashion-MNIST at 28x28 pixels.
-
-    The learning rate rises along a line and falls to zero along a cosine (one cycle).
+    """A network, its data and how it is trained.
 
     Attributes
     ----------
-    widths : tuple of int
-        See ``small_resnet``.
+    network : str
+        The name of a function of ``d2lres.models``.
+    options : dict
+        What it is called with.
+    data : {"fashion_mnist", "cifar10", "cifar100"}
     num_epochs, batch_size : int
     lr : float
         The highest learning rate.
-    warmup : float
-        Share of the steps in which the learning rate rises.
+    schedule : {"one cycle", "steps", "constant"}
+        ``"one cycle"`` rises along a line for the share ``warmup`` of all steps and then falls to
+        zero along a cosine; ``"steps"`` divides by 10 after a half and after three quarters.
+    optimizer : str
     momentum, wd : float
-        Only weights decay, no biases and no batch norms.
+        Only weights decay, no biases and no batch norms. Adam has no momentum.
     smoothing : float
         See ``LabelSmoothing``.
     padding : int
         Training images are shifted by up to so many pixels, see ``RandomCrop``, and flipped.
+    warmup : float
 
     References
     ----------
@@ -65,17 +71,60 @@ class Recipe(NamedTuple):
     with Convolutional Neural Networks (2019), sections 3.1 and 5.
     """
 
-    widths: tuple[int, ...]
+    network: str
+    options: dict[str, Any]
+    data: str
     num_epochs: int
     batch_size: int
     lr: float
-    warmup: float
-    momentum: float
-    wd: float
-    smoothing: float
-    padding: int
+    schedule: str
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    wd: float = 0
+    smoothing: float = 0
+    padding: int = 0
+    warmup: float = 0
 
-    def run(self, seed: int = 0, num_valid: int | None = None, precision: str = "auto") -> History:
+    def build(self) -> gluon.HybridBlock:
+        """Return the network with fresh weights (He et al., 2015), of which only some decay."""
+        net = getattr(models, self.network)(**self.options)
+        net.initialize(mx.init.MSRAPrelu(slope=0))
+        net.collect_params(".*(bias|gamma|beta)$").setattr("wd_mult", 0)
+        return net
+
+    def load(self, num_valid: int | None = None) -> tuple:
+        """Return iterators over the augmented training images and the test images."""
+        load = {
+            "fashion_mnist": load_data_fashion_mnist,
+            "cifar10": load_data_cifar10,
+            "cifar100": load_data_cifar100,
+        }[self.data]
+        augment = Compose([RandomCrop(padding=self.padding), RandomFlip()])
+        return load(self.batch_size, num_valid=num_valid, augment=augment)
+
+    def scheduler(self, num_batches: int) -> mx.lr_scheduler.LRScheduler | None:
+        """Return MXNet's scheduler for epochs of so many batches."""
+        num_steps = self.num_epochs * num_batches
+        if self.schedule == "one cycle":
+            return mx.lr_scheduler.CosineScheduler(
+                num_steps,
+                self.lr,
+                final_lr=0,
+                warmup_steps=int(self.warmup * num_steps),
+                warmup_begin_lr=self.lr / 20,
+            )
+        if self.schedule == "steps":
+            steps = [num_steps // 2, num_steps * 3 // 4]
+            return mx.lr_scheduler.MultiFactorScheduler(steps, factor=0.1, base_lr=self.lr)
+        return None
+
+    def run(
+        self,
+        seed: int = 0,
+        num_valid: int | None = None,
+        precision: str = "auto",
+        checkpoint: str | os.PathLike | None = None,
+    ) -> tuple[gluon.HybridBlock, History]:
         """Train by this recipe.
 
         Parameters
@@ -85,29 +134,20 @@ class Recipe(NamedTuple):
             Keep so many of the training images for validation in place of the test images, which
             then stay unseen: for choosing a recipe.
         precision : {"auto", "float32", "bfloat16"}, default "auto"
+        checkpoint : path, optional
+            See ``train``.
 
         Returns
         -------
-        History
+        net : HybridBlock
+            The trained network.
+        history : History
             ``test_acc`` is that of the validation images if there are any.
         """
-        train_iter, test_iter = load_data_fashion_mnist(
-            self.batch_size,
-            num_valid=num_valid,
-            augment=Compose([RandomCrop(padding=self.padding), RandomFlip()]),
-        )
+        train_iter, test_iter = self.load(num_valid)
         mx.random.seed(seed)
-        net = small_resnet(self.widths)
-        net.initialize(mx.init.MSRAPrelu(slope=0))
-        net.collect_params(".*(bias|gamma|beta)$").setattr("wd_mult", 0)
-        num_steps = self.num_epochs * len(train_iter)
-        scheduler = mx.lr_scheduler.CosineScheduler(
-            num_steps,
-            self.lr,
-            final_lr=0,
-            warmup_steps=int(self.warmup * num_steps),
-            warmup_begin_lr=self.lr / 20,
-        )
+        net = self.build()
+        momentum = {"momentum": self.momentum} if self.optimizer == "sgd" else {}
         history = train(
             net,
             train_iter,
@@ -115,24 +155,70 @@ class Recipe(NamedTuple):
             self.num_epochs,
             self.lr,
             seed=seed,
-            scheduler=scheduler,
+            scheduler=self.scheduler(len(train_iter)),
             precision=precision,
-            optimizer="sgd",
-            optimizer_params={"momentum": self.momentum, "wd": self.wd},
-            loss=LabelSmoothing(self.smoothing),
+            optimizer=self.optimizer,
+            optimizer_params={**momentum, "wd": self.wd},
+            loss=LabelSmoothing(self.smoothing) if self.smoothing else None,
+            checkpoint=checkpoint,
         )
         history.run["recipe"] = self._asdict()
-        return history
+        return net, history
 
 
-FAST = Recipe(
-    widths=(16, 32, 64, 128),
-    num_epochs=13,
+# the paper's recipe (He et al. 2016, section 4.2) but for its length and, first, its schedule
+_CIFAR10 = Recipe(
+    network="cifar_resnet",
+    options={"depth": 20},
+    data="cifar10",
+    num_epochs=15,
     batch_size=128,
-    lr=0.2,
+    lr=0.1,
+    schedule="one cycle",
+    wd=1e-4,
+    padding=4,
     warmup=0.2,
-    momentum=0.9,
-    wd=5e-4,
-    smoothing=0.1,
-    padding=1,
 )
+_CIFAR100 = Recipe(
+    network="resnet18",
+    options={"num_classes": 100, "form": "paper", "stem": "cifar"},
+    data="cifar100",
+    num_epochs=12,
+    batch_size=128,
+    lr=0.1,
+    schedule="one cycle",
+    wd=5e-4,
+    padding=4,
+    warmup=0.2,
+)
+RECIPES = {
+    "fast": Recipe(
+        network="small_resnet",
+        options={"widths": (16, 32, 64, 128)},
+        data="fashion_mnist",
+        num_epochs=13,
+        batch_size=128,
+        lr=0.2,
+        schedule="one cycle",
+        wd=5e-4,
+        smoothing=0.1,
+        padding=1,
+        warmup=0.2,
+    ),
+    **{
+        f"{kind}{depth}": _CIFAR10._replace(options={"depth": depth, "residual": kind == "resnet"})
+        for kind in ("plain", "resnet")
+        for depth in (20, 56)
+    },
+    **{
+        f"{kind}110": _CIFAR10._replace(
+            options={"depth": 110, "preact": kind == "preact"}, num_epochs=3
+        )
+        for kind in ("resnet", "preact")
+    },
+    "resnet20-80": _CIFAR10._replace(num_epochs=80, schedule="steps", warmup=0),
+    "cifar100-resnet18": _CIFAR100,
+    "cifar100-resnet18-adam": _CIFAR100._replace(
+        lr=3e-4, schedule="constant", optimizer="adam", wd=0, warmup=0
+    ),
+}

@@ -52,24 +52,31 @@ class Scale(NamedTuple):
             return CosineScheduler(self.num_epochs * num_batches, self.lr, final_lr=0)
 
 
-# full is the run of Dive into Deep Learning, section 8.6.4
 _SCALES = {
-    s.name: s
-    for s in (
+    # full is the run of Dive into Deep Learning, section 8.6.4
+    "fashion_mnist": (
         Scale("quick", 2_000, 1_000, None, 3, 64, 0.05, True),
         Scale("lesson", 60_000, 10_000, None, 3, 256, 0.1, True),
         Scale("full", 60_000, 10_000, 96, 10, 256, 0.05, False),
-    )
+    ),
+    # deeper networks on colour images: full takes hours
+    "cifar": (
+        Scale("quick", 500, 500, 32, 2, 50, 0.1, True),
+        Scale("lesson", 5_000, 2_000, 32, 3, 128, 0.1, True),
+        Scale("full", 50_000, 10_000, 32, 15, 128, 0.1, True),
+    ),
 }
 
 
-def scale(name: str | None = None) -> Scale:
+def scale(name: str | None = None, data: str = "fashion_mnist") -> Scale:
     """Return the scale a lesson runs at.
 
     Parameters
     ----------
     name : {"quick", "lesson", "full"}, optional
         By default the environment variable ``D2LRES_SCALE``, else ``"lesson"``.
+    data : {"fashion_mnist", "cifar"}, default "fashion_mnist"
+        What the lesson is about: those on CIFAR train several deeper networks.
 
     Raises
     ------
@@ -77,6 +84,7 @@ def scale(name: str | None = None) -> Scale:
         If there is no scale of this name.
     """
     name = name or os.environ.get("D2LRES_SCALE") or "lesson"
-    if name not in _SCALES:
-        raise ValueError(f"there is no scale {name!r}: D2LRES_SCALE is one of {', '.join(_SCALES)}")
-    return _SCALES[name]
+    scales = {s.name: s for s in _SCALES[data]}
+    if name not in scales:
+        raise ValueError(f"there is no scale {name!r}: D2LRES_SCALE is one of {', '.join(scales)}")
+    return scales[name]

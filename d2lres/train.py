@@ -1,10 +1,14 @@
 """Training: the loop, its metrics and the record of a run."""
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,13 +18,16 @@ import numpy as onp
 from mxnet import autograd, gluon, np, npx
 
 from . import runtime
-from .compile import compile
+from .checkpoint import Checkpoints, digest, numbers_in, restore, state_of
+from .compile import compile, operators
 from .data import ArrayIter
 from .progress import Progress, in_notebook
 
 __all__ = ["History", "confusion_matrix", "evaluate_accuracy", "predict", "train"]
 
 npx.set_np()
+
+SECONDS_BETWEEN_CHECKPOINTS = 60
 
 
 @dataclasses.dataclass
@@ -89,6 +96,7 @@ def train(
     optimizer: str = "sgd",
     optimizer_params: dict[str, float] | None = None,
     loss: gluon.loss.Loss | None = None,
+    checkpoint: str | os.PathLike | None = None,
 ) -> History:
     """Train a classifier, by default with minibatch SGD and the cross-entropy loss.
 
@@ -122,17 +130,23 @@ def train(
         What it takes besides the learning rate, such as ``{"momentum": 0.9, "wd": 1e-4}``.
     loss : mxnet.gluon.loss.Loss, optional
         Of scores and labels, one number per image. By default the cross-entropy.
+    checkpoint : path, optional
+        A folder for the state of the run, saved every minute, after every epoch and when the run
+        is told to stop (the stop button, Ctrl-C). The same call made again goes on from there, and
+        ends with the same history and parameters, to the last bit, as a run that never stopped.
 
     Returns
     -------
     History
+        Of the epochs so far, if the run was told to stop.
 
     Raises
     ------
     ValueError
-        If ``num_epochs``, ``lr`` or a label is out of range, or a data set is empty.
+        If ``num_epochs``, ``lr`` or a label is out of range, a data set is empty, or
+        ``checkpoint`` is that of another run.
     RuntimeError
-        If the network has not been initialised.
+        If the network has not been initialised, or another process writes to ``checkpoint``.
 
     References
     ----------
@@ -143,8 +157,6 @@ def train(
     net.collect_params().reset_ctx(device)
     mx.random.seed(seed)
     fast = compile(net, _first_batch(train_iter).as_in_ctx(device), precision)
-    if isinstance(train_iter, ArrayIter):
-        train_iter.seed, train_iter.epoch = seed, 0
     loss, extra = loss or gluon.loss.SoftmaxCrossEntropyLoss(), optimizer_params or {}
     options = {"learning_rate": lr, "lr_scheduler": scheduler, **extra}
     trainer = gluon.Trainer(net.collect_params(), optimizer, options)
@@ -152,47 +164,168 @@ def train(
     recipe |= {"num_epochs": num_epochs, "precision": fast.precision, "device": str(device)}
     recipe |= {"loss": type(loss).__name__, "seed": seed}
     history = History(run=recipe | _describe(train_iter))
-    with Progress(history, num_epochs, len(train_iter)) as progress:
-        for _ in range(num_epochs):
-            start = time.perf_counter()
-            mean_loss, acc, num_images = _train_epoch(
-                fast, train_iter, trainer, loss, device, progress
-            )
-            seconds = time.perf_counter() - start
-            history.train_loss.append(mean_loss)
-            history.train_acc.append(acc)
-            history.seconds.append(seconds)
-            history.images_per_second.append(num_images / seconds)
-            history.test_acc.append(evaluate_accuracy(fast, test_iter, device))
-            progress.epoch()
-    return history
+    run = _Run(fast, train_iter, test_iter, trainer, loss, device, history)
+    if checkpoint is None:
+        return run.to_epoch(num_epochs)
+    with Checkpoints(checkpoint, _identity(history.run, net, train_iter, trainer)) as checkpoints:
+        return run.saved_in(checkpoints).to_epoch(num_epochs)
 
 
-def _train_epoch(net, train_iter, trainer, loss, device, progress):
-    """Train for one pass; return mean loss, accuracy and the number of images."""
-    meter = _Meter()
-    for X, y in train_iter:
+# in the names of operators that draw random numbers: they are seeded anew for every batch
+_RANDOM = ("Dropout", "RNN", "bernoulli", "choice", "normal", "random", "sample", "uniform")
+
+
+class _Run:
+    """A run of training, which can stop after any batch and go on from there."""
+
+    def __init__(self, net, train_iter, test_iter, trainer, loss, device, history):
+        self.net, self.train_iter, self.test_iter = net, train_iter, test_iter
+        self.trainer, self.loss, self.device, self.history = trainer, loss, device, history
+        self.meter, self.batch, self.checkpoints = _Meter(), 0, None
+        self.draws = any(word in op for op, *_ in operators(net.net) for word in _RANDOM)
+
+    def to_epoch(self, num_epochs):
+        """Train until so many epochs are complete, or a signal asks to stop."""
+        done = len(self.history) * len(self.train_iter) + self.batch
+        progress = Progress(self.history, num_epochs, len(self.train_iter), done)
+        with _Signals() if self.checkpoints else contextlib.nullcontext() as signals, progress:
+            while len(self.history) < num_epochs:
+                self.meter.start()
+                for X, y in self._batches():
+                    self._step(X, y)
+                    progress.step(self.meter.loss, self.meter.acc)
+                    if self.checkpoints and (signals.came or self._save_is_due()):
+                        self._save()
+                    if self.checkpoints and signals.came:
+                        print(f"stopped after {self._where()}: train again to go on from there")
+                        return self.history
+                self._end_epoch()
+                progress.epoch()
+        return self.history
+
+    def _batches(self):
+        """Return the batches of this epoch that are still to come."""
+        if isinstance(self.train_iter, ArrayIter):
+            self.train_iter.seed = self.history.run["seed"]
+            self.train_iter.epoch, self.train_iter.batch = len(self.history), self.batch
+            return self.train_iter
+        return itertools.islice(self.train_iter, self.batch, None)
+
+    def _step(self, X, y):
         labels = y.asnumpy()  # before it goes to the device: no computation is waited for
-        X, y = X.as_in_ctx(device), y.as_in_ctx(device)
+        X, y = X.as_in_ctx(self.device), y.as_in_ctx(self.device)
+        if self.draws:
+            mx.random.seed(_draw(self.history.run["seed"], len(self.history), self.batch))
         with autograd.record():
-            Y_hat = net(X)
-            l = loss(Y_hat, y)
+            Y_hat = self.net(X)
+            l = self.loss(Y_hat, y)
         _check_labels(labels, Y_hat.shape[1])
         l.backward()
-        trainer.step(len(y))
-        meter.add(l.sum(), _hits(Y_hat, y), len(y))
-        progress.step(meter.loss, meter.acc)
-    meter.flush()
-    if not meter.num_images:
-        raise ValueError("train_iter gave no batch: there is nothing to train on")
-    return meter.loss, meter.acc, meter.num_images
+        self.trainer.step(len(y))
+        self.meter.add(l.sum(), _hits(Y_hat, y), len(y))
+        self.batch += 1
+
+    def _end_epoch(self):
+        meter, history = self.meter, self.history
+        meter.stop()
+        if not meter.num_images:
+            raise ValueError("train_iter gave no batch: there is nothing to train on")
+        acc = evaluate_accuracy(self.net, self.test_iter, self.device)
+        history.train_loss.append(meter.loss)
+        history.train_acc.append(meter.acc)
+        history.seconds.append(meter.seconds)
+        history.images_per_second.append(meter.num_images / meter.seconds)
+        history.test_acc.append(acc)
+        self.meter, self.batch = _Meter(), 0
+        if self.checkpoints:
+            self._save()
+
+    def saved_in(self, checkpoints):
+        """Save this run there from now on; go on from the last state that is there already."""
+        self.checkpoints, self._saved_at = checkpoints, time.monotonic()
+        state = checkpoints.load()
+        if state:
+            arrays, facts = state
+            restore(self.net.net, self.trainer, arrays, facts)
+            self.meter, self.batch = _Meter(**facts["meter"]), facts["batch"]
+            run = self.history.run | {"resumed": facts["history"]["run"].get("resumed", 0) + 1}
+            vars(self.history).update(facts["history"], run=run)
+            print(f"resuming after {self._where()}")
+        return self
+
+    def _save_is_due(self):
+        return time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
+
+    def _save(self):
+        self.meter.stop()
+        arrays, facts = state_of(self.net.net, self.trainer)
+        facts |= {"batch": self.batch, "meter": self.meter.state}
+        facts["history"] = dataclasses.asdict(self.history)
+        step = len(self.history) * len(self.train_iter) + self.batch
+        self.checkpoints.save(step, arrays, facts)
+        self.meter.start()
+        self._saved_at = time.monotonic()
+
+    def _where(self):
+        return f"epoch {len(self.history)}" + f", batch {self.batch}" * (self.batch > 0)
+
+
+class _Signals:
+    """Notes that the stop button, Ctrl-C or a shutdown asks to stop; a second time they do it."""
+
+    def __enter__(self):
+        self.came, self._old = None, {}
+        if threading.current_thread() is threading.main_thread():  # others cannot set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, frame):
+        self.came = number
+        self.__exit__()
+
+    def __exit__(self, *_):
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def _draw(seed, epoch, batch):
+    """Return a seed for MXNet's random numbers in one step of a run."""
+    return int(onp.random.SeedSequence([seed, epoch, batch]).generate_state(1)[0] >> 1)
+
+
+def _identity(run, net, train_iter, trainer):
+    """Say what makes a run what it is, so that no other run goes on from its checkpoints."""
+    same = ("optimizer", "lr", "momentum", "wd", "loss", "seed", "precision")
+    same += ("batch_size", "num_examples", "image_shape", "augment")
+    images = [getattr(train_iter, name, ()) for name in ("images", "labels")]
+    return {
+        **{name: run.get(name) for name in same},
+        "scheduler": [run["scheduler"], numbers_in(trainer._optimizer.lr_scheduler)],
+        "network": digest(json.dumps([list(net._collect_params_with_prefix()), operators(net)])),
+        "data": digest(*map(onp.ascontiguousarray, images)),
+    }
 
 
 class _Meter:
-    """Sums of loss and hits, read one batch late so that MXNet never waits for Python."""
+    """Sums of loss and hits, read one batch late so that MXNet never waits for Python, and the
+    time they took."""
 
-    def __init__(self):
-        self.loss_sum, self.hits, self.num_images, self._last = 0.0, 0, 0, None
+    def __init__(self, loss_sum=0.0, hits=0, num_images=0, seconds=0.0):
+        self.loss_sum, self.hits, self.num_images = loss_sum, hits, num_images
+        self.seconds, self._last = seconds, None
+        self.start()
+
+    def start(self):
+        self._started = time.perf_counter()
+
+    def stop(self):
+        self.flush()
+        self.seconds += time.perf_counter() - self._started
+
+    @property
+    def state(self):
+        return {k: getattr(self, k) for k in ("loss_sum", "hits", "num_images", "seconds")}
 
     def add(self, loss_sum, hits, num_images):
         self.flush()

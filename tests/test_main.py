@@ -26,9 +26,21 @@ def test_the_status_of_doctor_says_whether_mxnet_works(monkeypatch, capsys):
     assert "\nadvice: OMP_NUM_THREADS is 999" in capsys.readouterr().out
 
 
-def test_data(capsys):
-    assert main(["data"]) == 0
-    assert capsys.readouterr().out.startswith("Fashion-MNIST: ")
+def test_data(bare_machine, monkeypatch, capsys):
+    monkeypatch.setenv("D2LRES_OFFLINE", "1")
+    assert main(["data"]) == 0  # there is a sample of the first, and lessons do without the others
+    lines = capsys.readouterr().out.splitlines()
+    names = ["Fashion-MNIST: 6,000", "CIFAR-10 is not on this", "CIFAR-100 is not on this"]
+    assert all(line.startswith(n) for line, n in zip(lines, names, strict=True))
+
+
+def test_data_by_name(bare_machine, monkeypatch, capsys):
+    monkeypatch.setenv("D2LRES_OFFLINE", "1")
+    assert main(["data", "fashion-mnist"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    assert main(["data", "cifar-100"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("d2lres: CIFAR-100 is not on this machine (D2LRES_OFFLINE")
 
 
 def test_train_records_the_run(tmp_path, monkeypatch, capsys):
@@ -44,8 +56,8 @@ def test_train_records_the_run(tmp_path, monkeypatch, capsys):
 def test_train_by_a_recipe(tmp_path, monkeypatch, capsys):
     from d2lres import recipe
 
-    small = recipe.FAST._replace(widths=(4, 8), batch_size=500)
-    monkeypatch.setattr(recipe, "FAST", small)
+    small = recipe.RECIPES["fast"]._replace(options={"widths": (4, 8)}, batch_size=500)
+    monkeypatch.setitem(recipe.RECIPES, "fast", small)
     load = recipe.load_data_fashion_mnist
     monkeypatch.setattr(
         recipe, "load_data_fashion_mnist", lambda *args, **how: load(*args, num_train=1000, **how)

@@ -3,7 +3,7 @@ import io
 import numpy as onp
 from mxnet import np
 
-from d2lres import History, plot_confusion_matrix, plot_history, show_images
+from d2lres import History, plot_confusion_matrix, plot_history, plot_runs, show_images
 from d2lres.plot import LiveCurves
 
 HISTORY = History([2.0, 1.0], [0.5, 0.7], [0.4, 0.6], [1.0, 1.0], [9.0, 9.0])
@@ -28,6 +28,21 @@ def test_curves_hold_the_history():
 
 def test_the_axis_of_a_run_that_goes_on_is_as_long_as_the_run():
     assert plot_history(HISTORY, num_epochs=10).axes[0].get_xlim()[1] > 10
+
+
+def test_runs_side_by_side_with_the_spread_of_their_seeds():
+    other = History([1.5, 0.5, 0.2], [0.7, 0.9, 1.0], [0.6, 0.8, 0.9])
+    fig = plot_runs({"plain": [HISTORY, other], "residual": other}, title="two networks")
+    (ax,) = fig.axes
+    plain, residual = (line.get_ydata() for line in ax.lines)
+    onp.testing.assert_allclose(plain, [0.4, 0.2])  # as far as both went
+    onp.testing.assert_allclose(residual, [0.3, 0.1, 0.0])
+    band = ax.collections[0].get_paths()[0].get_extents()
+    onp.testing.assert_allclose([band.y0, band.y1], [0.1, 0.5])
+    texts = rendered(fig)
+    assert all(w in texts for w in ("training error", "epoch", "plain", "residual", "two networks"))
+    assert plot_runs({"a": other}, "test_acc", ax=ax) is fig
+    assert ax.get_ylabel() == "test accuracy" and ax.lines[-1].get_ydata()[2] == 0.9
 
 
 def test_images_with_their_labels():

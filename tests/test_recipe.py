@@ -1,10 +1,16 @@
+import os
+import signal
+
 import numpy as onp
 import pytest
 from mxnet import np
 
-from d2lres import data, recipe
+from d2lres import RandomFlip, fashion_mnist, recipe
+from d2lres.experiment import experiment
 from d2lres.models import small_resnet
-from d2lres.recipe import FAST, LabelSmoothing
+from d2lres.recipe import RECIPES, LabelSmoothing
+
+FAST = RECIPES["fast"]
 
 
 def test_shapes_and_blocks():
@@ -30,46 +36,122 @@ def test_label_smoothing_is_the_cross_entropy_of_smoothed_labels(smoothing):
 
 @pytest.fixture
 def few_images(monkeypatch):
-    """A few of the images that are at hand, without a download."""
+    """A few of the images that are at hand, without a download, in the place of every data set."""
     monkeypatch.setenv("D2LRES_OFFLINE", "1")
     calls = []
 
     def load(*args, **kwargs):
         calls.append(kwargs)
-        return data.load_data_fashion_mnist(*args, num_train=200, **kwargs)
+        return fashion_mnist.load_data_fashion_mnist(*args, num_train=200, **kwargs)
 
-    monkeypatch.setattr(recipe, "load_data_fashion_mnist", load)
+    for name in ("fashion_mnist", "cifar10", "cifar100"):
+        monkeypatch.setattr(recipe, f"load_data_{name}", load)
     return calls
 
 
-def test_a_run_learns_repeats_and_says_how(few_images, capsys):
-    quick = FAST._replace(widths=(8, 16, 32), num_epochs=6, batch_size=20, lr=0.1)
-    runs = [quick.run(seed=1, num_valid=100, precision="float32") for _ in range(2)]
+def test_a_run_learns_repeats_and_says_how(few_images):
+    quick = FAST._replace(options={"widths": (8, 16, 32)}, num_epochs=6, batch_size=20, lr=0.1)
+    runs = [quick.run(seed=1, num_valid=100, precision="float32")[1] for _ in range(2)]
     assert runs[0].train_loss == runs[1].train_loss and runs[0].test_acc == runs[1].test_acc
     assert runs[0].test_acc[-1] > 0.5
     run = runs[0].run
-    assert run["recipe"]["widths"] == (8, 16, 32) and run["loss"] == "LabelSmoothing"
+    assert run["recipe"]["options"] == {"widths": (8, 16, 32)} and run["loss"] == "LabelSmoothing"
     assert "100 validation images" in run["source"] and "RandomFlip" in run["augment"]
     assert (run["optimizer"], run["momentum"], run["wd"]) == ("sgd", FAST.momentum, FAST.wd)
 
 
 def test_the_test_images_are_used_only_when_asked_for(few_images):
-    FAST._replace(widths=(4, 8), num_epochs=1, batch_size=100).run(num_valid=100)
+    FAST._replace(options={"widths": (4, 8)}, num_epochs=1, batch_size=100).run(num_valid=100)
     assert few_images[-1]["num_valid"] == 100
 
 
-def test_only_weights_decay_and_the_rate_makes_one_cycle(few_images, monkeypatch):
-    seen = {}
-
-    def train(net, train_iter, test_iter, num_epochs, lr, **options):
-        seen.update(options, net=net, steps=num_epochs * len(train_iter))
-        return recipe.History()
-
-    monkeypatch.setattr(recipe, "train", train)
-    FAST.run(num_valid=100)
-    decaying = {p.name.rsplit("_")[-1] for p in seen["net"].collect_params().values() if p.wd_mult}
+def test_only_weights_decay():
+    params = FAST.build().collect_params().values()
+    decaying = {p.name.rsplit("_")[-1] for p in params if p.wd_mult}
     assert decaying <= {"weight", "mean", "var"}  # the running averages are never optimised
-    rates = [seen["scheduler"](step) for step in range(1, seen["steps"] + 1)]
-    assert max(rates) == pytest.approx(FAST.lr, rel=1e-3) and rates[-1] < 0.01 * FAST.lr
-    top = rates.index(max(rates)) / len(rates)
-    assert top == pytest.approx(FAST.warmup, abs=0.05)
+
+
+def rates(recipe, num_batches=10):
+    scheduler = recipe.scheduler(num_batches)
+    return [scheduler(step) for step in range(1, recipe.num_epochs * num_batches + 1)]
+
+
+def test_one_cycle():
+    seen = rates(FAST)
+    assert max(seen) == pytest.approx(FAST.lr, rel=1e-3) and seen[-1] < 0.01 * FAST.lr
+    assert seen.index(max(seen)) / len(seen) == pytest.approx(FAST.warmup, abs=0.05)
+
+
+def test_steps_divide_by_ten_twice():
+    seen = rates(RECIPES["resnet20-80"])
+    assert [seen[i] for i in (0, 399, 400, 599, 600, 799)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_can_be_built(name):
+    wanted = RECIPES[name]
+    net = wanted.build()
+    channels, size = (1, 28) if wanted.data == "fashion_mnist" else (3, 32)
+    num_classes = 100 if wanted.data == "cifar100" else 10
+    assert net(np.ones((2, channels, size, size))).shape == (2, num_classes)
+    constant = wanted.schedule == "constant"
+    assert (wanted.scheduler(10) is None) == constant
+
+
+def test_adam_takes_no_momentum(few_images):
+    tiny = {"network": "small_resnet", "options": {"widths": (4, 8)}, "num_epochs": 1}
+    _, history = RECIPES["cifar100-resnet18-adam"]._replace(**tiny).run()
+    assert history.run["optimizer"] == "adam" and "momentum" not in history.run
+
+
+# --- experiments
+
+
+@pytest.fixture
+def tiny(few_images, monkeypatch, tmp_path):
+    wanted = {"options": {"widths": (4, 8)}, "num_epochs": 2, "batch_size": 50}
+    monkeypatch.setitem(RECIPES, "tiny", FAST._replace(**wanted))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_an_experiment_is_recorded_and_measured(tiny, capsys):
+    history = experiment("tiny", seed=3)
+    recorded = recipe.History.load(tiny / "results" / "tiny_seed3.json")
+    assert recorded.train_loss == history.train_loss and len(recorded) == 2
+    assert recorded.run["seed"] == 3 and recorded.run["recipe"]["num_epochs"] == 2
+    measured = recorded.run["measured"]
+    shares = measured["class_acc"]
+    assert len(shares) == 10  # of as many images in each class: the accuracy is their mean
+    assert sum(shares) / 10 == pytest.approx(recorded.test_acc[-1])
+    assert measured["top5_acc"] >= recorded.test_acc[-1]
+    assert len(measured["layer_stats"]) == 3  # a convolution and a block of two
+    assert "recorded in results" in capsys.readouterr().out
+
+
+def test_an_experiment_that_was_stopped_is_recorded_when_it_has_gone_on(tiny, monkeypatch):
+    def press_stop(X, rng):
+        os.kill(os.getpid(), signal.SIGINT)
+        return X
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RandomFlip, "_apply", lambda self, X, rng: press_stop(X, rng))
+        with pytest.raises(KeyboardInterrupt):  # while the data is prepared: nothing to save yet
+            experiment("tiny")
+    calls = []
+
+    def press_stop_later(self, X, rng):
+        calls.append(len(X))
+        return press_stop(X, rng) if len(calls) == 5 else X
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RandomFlip, "_apply", press_stop_later)
+        assert len(experiment("tiny")) < 2 and not (tiny / "results").exists()
+    assert len(experiment("tiny")) == 2 and (tiny / "results" / "tiny_seed0.json").exists()
+
+
+def test_an_unknown_experiment():
+    with pytest.raises(ValueError, match="no experiment 'resnet21': choose one of fast, plain20"):
+        experiment("resnet21")
