@@ -10,7 +10,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab run data doctor test test-quick test-pythons notebooks bench readme lint format lock clean
+.PHONY: help setup lab run data fashion-mnist doctor test test-quick test-pythons notebooks bench readme lint format lock clean
 
 help: ## say what the targets do
 	@echo "make TARGET, where TARGET is one of"
@@ -24,14 +24,17 @@ setup: ## build .venv (every other target does it, once)
 	echo "d2lres: $(PYTHONS): not one of these runs; install Python 3.12 and call make again." >&2; \
 	exit 1
 
-lab: setup data ## get the data and open JupyterLab on the lessons
+lab: setup fashion-mnist ## get the data and open JupyterLab on the lessons
 	$(RUN) jupyterlab --ip=127.0.0.1 --ServerApp.root_dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
-run: setup data ## get the data and train the main lesson's ResNet-18, without a browser
+run: setup fashion-mnist ## get the data and train the main lesson's ResNet-18, without a browser
 	D2LRES_SCALE=lesson $(RUN) d2lres run
 
-data: setup ## get Fashion-MNIST, or say where it was found
+data: setup ## get Fashion-MNIST and CIFAR (340 MB), or say where they were found
 	@$(RUN) d2lres data
+
+fashion-mnist: setup ## get Fashion-MNIST, or say where it was found
+	@$(RUN) d2lres data fashion-mnist
 
 doctor: setup ## say what machine this is and whether MXNet works on it
 	@$(RUN) d2lres doctor
@@ -50,7 +53,7 @@ notebooks: setup data ## run every notebook at scale lesson and save it with its
 	D2LRES_SCALE=lesson $(RUN) nbconvert --to=notebook --inplace --execute \
 	  --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 
-bench: setup data $(if $(filter torch,$(PEERS)),.venv-torch/installed) ## measure the speed beside others' (PEERS=torch: also PyTorch's)
+bench: setup fashion-mnist $(if $(filter torch,$(PEERS)),.venv-torch/installed) ## measure the speed beside others' (PEERS=torch: also PyTorch's)
 	.venv/bin/python benchmarks/bench.py $(if $(PEERS),--peers $(PEERS))
 
 .venv-torch/installed: | setup ## an environment of its own, so that nothing of PyTorch's is seen by MXNet

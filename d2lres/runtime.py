@@ -560,17 +560,17 @@ def _threads():
 
 def _data():
     """Say where Fashion-MNIST is found, without fetching it, and what to do if it is nowhere."""
-    from . import data
+    from . import fashion_mnist
 
     offline = os.environ.get("D2LRES_OFFLINE")
     os.environ["D2LRES_OFFLINE"] = "1"
     try:
-        place, _ = data._find()
+        place, _ = fashion_mnist._find()
     finally:
         del os.environ["D2LRES_OFFLINE"]
         os.environ.update({} if offline is None else {"D2LRES_OFFLINE": offline})
     advice = "Fashion-MNIST is not on this machine, only a sample of it: run `make data`."
-    sample = place.contents is data.SAMPLE
+    sample = place.contents is fashion_mnist.SAMPLE
     return f"Fashion-MNIST {place.name}, {place.folder}", [advice] * sample
 
 

@@ -28,6 +28,17 @@ def test_speeds_that_were_not_measured_are_not_missed(tmp_path):
     assert "make bench" in readme_tool().speed(tmp_path / "absent.json")
 
 
+def test_the_experiments_that_were_recorded(tmp_path):
+    tool = readme_tool()
+    assert tool.experiments(tmp_path) == "None yet.\n"
+    for seed, acc in enumerate([0.9, 0.85]):
+        history = History([1.0], [acc], [acc - 0.1], [1.0], [1.0])
+        history.save(tmp_path / f"plain20_seed{seed}.json")
+    history.save(tmp_path / "fast_05_epochs_seed0.json")  # has a table of its own
+    (row,) = tool.experiments(tmp_path).splitlines()[2:]
+    assert row == "| plain20 | 1 | 2 | 10.00% to 15.00% | 20.00% to 25.00% |"
+
+
 def test_it_opens_with_the_two_commands():
     first = README.split("```")[1].strip().splitlines()
     assert [line.split("#")[0].strip() for line in first] == ["make lab", "make test"]

@@ -453,14 +453,15 @@ def test_nvidia_smi_is_read(tmp_path, monkeypatch):
 @pytest.fixture
 def doctor(linux, facts, gpu, monkeypatch, capsys):
     """The lines that the doctor prints of a pretended machine, and whether MXNet works there."""
-    from d2lres import data
+    from d2lres import fashion_mnist
+    from d2lres.fetch import Place
 
     def lines(flags=SAPPHIRE, granted=True, gpus=(), num_gpus=0, error=None, sample=False, **case):
         linux(cores=[0, 0, 1, 1], flags=flags, kernel_grants_amx=granted)
         facts(**{"installed": ["mxnet"], "gpus": gpus, **case})
         gpu(num_gpus, error)
-        place = data.Place(Path("/there"), "from here", "", data.SAMPLE if sample else {})
-        monkeypatch.setattr(data, "_find", lambda: (place, os.environ["D2LRES_OFFLINE"]))
+        place = Place(Path("/there"), "from here", "", fashion_mnist.SAMPLE if sample else {})
+        monkeypatch.setattr(fashion_mnist, "_find", lambda: (place, os.environ["D2LRES_OFFLINE"]))
         monkeypatch.setattr(runtime.platform, "python_version", lambda: "3.12.1")
         monkeypatch.setattr(runtime.importlib.metadata, "version", lambda name: "2.1.0")
         works = runtime.doctor()

@@ -3,7 +3,7 @@
     python tools/make_sample.py FOLDER
 
 FOLDER holds the four official files. The same files come out each time, byte for byte; the lines
-printed belong into ``SAMPLE`` of ``d2lres/data.py``.
+printed belong into ``SAMPLE`` of ``d2lres/fashion_mnist.py``.
 """
 
 import argparse
@@ -13,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from d2lres import data
+from d2lres import fashion_mnist
+from d2lres.data import first_of_each_class
+from d2lres.fashion_mnist import OFFICIAL
+from d2lres.fetch import Place
 
-SAMPLE = Path(data.__file__).with_name("sample")
+SAMPLE = Path(fashion_mnist.__file__).with_name("sample")
 
 
 def write_idx(path: Path, array: np.ndarray) -> str:
@@ -30,11 +33,11 @@ def write_idx(path: Path, array: np.ndarray) -> str:
 def make_sample(source: Path, target: Path = SAMPLE) -> dict:
     """Write the sample's four files; return the shape and SHA-256 of each."""
     target.mkdir(parents=True, exist_ok=True)
-    place = data.Place(source, "", "The sample is made from the official files.", data.OFFICIAL)
-    arrays, _ = data._read(place)
-    contents, names = {}, iter(data.OFFICIAL)
+    place = Place(source, "", "The sample is made from the official files.", OFFICIAL)
+    arrays, _ = fashion_mnist._read(place)
+    contents, names = {}, iter(OFFICIAL)
     for (images, labels), num in zip(arrays, (6000, 1000), strict=True):
-        chosen = data.first_of_each_class(labels, num)
+        chosen = first_of_each_class(labels, num)
         for array in (images[chosen], labels[chosen]):
             name = next(names)
             contents[name] = (array.shape, write_idx(target / f"{name}.gz", array))

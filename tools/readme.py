@@ -8,12 +8,14 @@ import runpy
 from pathlib import Path
 
 from d2lres import History, plot_history
+from d2lres.recipe import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 COLUMNS = ("train_loss", "train_acc", "test_acc")
 START, END = "<!-- from results/ by `make readme` -->\n", "<!-- end -->"
 FAST_START = "<!-- fast from results/ by `make readme` -->\n"
+RUNS_START = "<!-- runs from results/ by `make readme` -->\n"
 SPEED_START = "<!-- speed from results/ by `make readme` -->\n"
 
 
@@ -57,6 +59,20 @@ def fast(folder: Path = RESULTS) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{says}\n"
 
 
+def experiments(folder: Path = RESULTS) -> str:
+    """Return the recorded runs of every recipe on CIFAR, as Markdown."""
+    rows = [("experiment", "epochs", "seeds", "training error", "test error"), ("---",) * 5]
+    for name, recipe in RECIPES.items():
+        runs = [History.load(path) for path in sorted(folder.glob(f"{name}_seed*.json"))]
+        if runs and recipe.data != "fashion_mnist":
+            errors = [[1 - getattr(r, k)[-1] for r in runs] for k in ("train_acc", "test_acc")]
+            spans = [" to ".join(f"{e:.2%}" for e in sorted({min(e), max(e)})) for e in errors]
+            rows.append((name, f"{len(runs[0])}", f"{len(runs)}", *spans))
+    if len(rows) == 2:
+        return "None yet.\n"
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
 def speed(path: Path = RESULTS / "bench_cpu.json") -> str:
     """Return the recorded speeds beside those of the peers, as Markdown."""
     if not path.exists():
@@ -67,7 +83,8 @@ def speed(path: Path = RESULTS / "bench_cpu.json") -> str:
 
 def with_table(readme: str) -> str:
     """Return the text of the README with fresh tables."""
-    for start, render in ((START, table), (FAST_START, fast), (SPEED_START, speed)):
+    renders = {START: table, FAST_START: fast, RUNS_START: experiments, SPEED_START: speed}
+    for start, render in renders.items():
         if start in readme:
             before, rest = readme.split(start)
             readme = before + start + render() + END + rest.split(END, 1)[1]

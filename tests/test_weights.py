@@ -1,0 +1,318 @@
+"""Weights made elsewhere give the numbers they give elsewhere, and a bad file changes nothing."""
+
+import struct
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as onp
+import pytest
+from mxnet import autograd, gluon, np
+from mxnet.gluon import nn
+from reference.draw import draw
+from safetensors.numpy import save_file
+
+from d2lres import (
+    Residual,
+    cifar_resnet,
+    load_keras_weights,
+    load_torch_weights,
+    models,
+    resnet18,
+    weights,
+)
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def reference(name):
+    with onp.load(REFERENCE / f"{name}.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def drawn(tensors):
+    """The arrays that a reference file tells the names and shapes of."""
+    lines = (line.split() for line in str(tensors).splitlines())
+    return {name: draw(name, tuple(map(int, shape))) for name, *shape in lines}
+
+
+def nchw(X):
+    return onp.ascontiguousarray(X.transpose(0, 3, 1, 2))
+
+
+def error(Y, expected):
+    return abs(Y.asnumpy() - expected).max()
+
+
+# --- the same numbers
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_torchvision(tmp_path, depth):
+    expected = reference("torch_resnets")
+    arrays = drawn(expected[f"{depth}/tensors"])
+    if depth == 18:
+        onp.savez(tmp_path / "x.npz", **arrays)
+    else:
+        save_file(arrays, tmp_path / "x.safetensors")
+    del arrays
+    form = {"form": "paper"} if depth < 50 else {}
+    net = getattr(models, f"resnet{depth}")(num_classes=10, **form)
+    load_torch_weights(net, *tmp_path.iterdir())
+    assert error(net(np.array(draw("X", (2, 3, 64, 64)))), expected[f"{depth}/Y"]) < 1e-4
+
+
+@pytest.fixture
+def keras_file(tmp_path):
+    onp.savez(tmp_path / "keras.npz", **drawn(reference("keras_resnet")["tensors"]))
+    return tmp_path / "keras.npz"
+
+
+@pytest.mark.parametrize("hybridize", [False, True])
+def test_keras(keras_file, hybridize):
+    net, X = cifar_resnet(8), np.array(nchw(draw("X", (2, 16, 16, 3))))
+    net.initialize()
+    if hybridize:
+        net.hybridize()
+    net(X)
+    load_keras_weights(net, keras_file)
+    assert error(net(X), reference("keras_resnet")["Y"]) < 1e-4
+
+
+def test_the_epsilon_of_keras_stays_when_the_parameters_are_saved(keras_file, tmp_path):
+    net, again = cifar_resnet(8), cifar_resnet(8)
+    load_keras_weights(net, keras_file)
+    net.save_parameters(str(tmp_path / "ours"))
+    again.load_parameters(str(tmp_path / "ours"))
+    X = np.array(nchw(draw("X", (2, 16, 16, 3))))
+    assert error(again(X), reference("keras_resnet")["Y"]) < 1e-4
+    load_keras_weights(net, keras_file, epsilon=1e-5)
+    assert error(net(X), reference("keras_resnet")["Y"]) > 1e-4
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_the_residual_block_of_lesson_8(framework):
+    arrays, is_torch = reference(f"{framework}_block"), framework == "torch"
+    to_here, dot = (onp.asarray, ".") if is_torch else (nchw, "/")
+    options = {} if is_torch else {"epsilon": 1e-3, "momentum": 0.99}
+    net = Residual(8, use_1x1conv=True, strides=2)
+    net.bn1, net.bn2 = nn.BatchNorm(**options), nn.BatchNorm(**options)
+    net.initialize()
+    X = np.array(to_here(arrays["X"]))
+    net(X)
+
+    layers = {name + dot: getattr(net, name) for name in ("conv1", "conv2", "conv3", "bn1", "bn2")}
+    names = weights._TORCH if is_torch else weights._KERAS
+    wanted = weights._wanted(layers, names, {} if is_torch else {4: (3, 2, 0, 1)})
+    for name, (param, _, axes) in wanted.items():
+        param.set_data(np.array(arrays[name].transpose(axes)))
+    assert error(net(X), to_here(arrays["inference"])) < 1e-4
+    if not is_torch:
+        assert error(net(X), to_here(arrays["same"])) > 1e-2
+    with autograd.record():
+        Y = net(X)
+    assert error(Y, to_here(arrays["training"])) < 1e-4
+    Y.backward()  # MXNet moves the running averages here
+    for name, (param, _, _) in wanted.items():
+        if "running" in param.name:
+            after = arrays[f"after/{name}"]
+            if is_torch and "var" in name:  # of n pixels, PyTorch divides by n - 1, MXNet by n
+                before, n = 0.9 * arrays[name], Y.size // 8
+                after = before + (after - before) * (n - 1) / n
+            assert error(param.data(), after) < 1e-6
+
+
+# --- a file that does not fit changes nothing
+
+
+@pytest.fixture
+def fits():
+    """The arrays of a file that fits the network of the tests below."""
+    tensors = _tensors(cifar_resnet(8))
+    return {name: draw(name, shape) for name, shape in tensors.items()}
+
+
+def _tensors(net):
+    layers = {f"{name}.": layer for layer, name, _ in weights._named_layers(net)}
+    wanted = weights._wanted(layers, weights._TORCH, {})
+    return {name: tuple(abs(n) for n in tensor.shape) for name, tensor in wanted.items()}
+
+
+def refused(path, words, error=ValueError, load=load_torch_weights):
+    """Check that a file is refused in these words, and return all of them."""
+    net = cifar_resnet(8)
+    net.initialize()
+    net(np.ones((1, 1, 8, 8)))
+    before = [param.data().asnumpy() for param in net.collect_params().values()]
+    with pytest.raises(error, match=words) as info:
+        load(net, path)
+    after = [param.data().asnumpy() for param in net.collect_params().values()]
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))
+    return str(info.value)
+
+
+def written(folder, arrays):
+    onp.savez(folder / "x.npz", **arrays)
+    return folder / "x.npz"
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_what_does_not_fit_is_listed_by_name(tmp_path, fits, suffix):
+    fits["layer1.0.conv3.weight"] = fits.pop("layer1.0.conv2.weight")
+    fits["fc.weight"] = fits["fc.weight"][:, :32]
+    fits["bn1.bias"] = fits["bn1.bias"].astype(onp.int32)
+    path = tmp_path / f"x.{suffix}"
+    onp.savez(path, **fits) if suffix == "npz" else save_file(fits, path)
+    int32 = "int32" if suffix == "npz" else "I32"
+    assert refused(path, "whose weights are as they were").splitlines()[1:] == [
+        "missing (1):",
+        "  layer1.0.conv2.weight",
+        "extra (1):",
+        "  layer1.0.conv3.weight",
+        "misshapen (2):",
+        f"  bn1.bias (expected float32 (16,), found {int32} (16,))",
+        "  fc.weight (expected float32 (10, 64), found float32 (10, 32))",
+    ]
+
+
+def test_other_classes_are_a_hint(tmp_path, fits):
+    fits |= {"fc.weight": onp.ones((100, 64), "f4"), "fc.bias": onp.ones(100, "f4")}
+    words = r"(?s)misshapen \(2\):.*fc.bias \(expected .*is for 100 classes: use num_classes=100"
+    refused(written(tmp_path, fits), words)
+
+
+def test_a_long_list_is_cut(tmp_path, fits):
+    more = {f"conv{i}": onp.ones(1) for i in range(10, 25)}
+    words = refused(written(tmp_path, fits | more), r"extra \(15\)")
+    assert "conv19" in words and "conv20" not in words and "... and 5 more" in words
+
+
+def test_another_deep_network(tmp_path):
+    deeper = {name: draw(name, shape) for name, shape in _tensors(cifar_resnet(14)).items()}
+    refused(written(tmp_path, deeper), r"(?s)extra \(30\):\n  layer1.1.bn1.bias.*and 20 more")
+
+
+def test_none_of_the_names(tmp_path):
+    refused(written(tmp_path, {"a": onp.ones(2)}), "None of the names is known")
+
+
+def test_objects_are_not_unpickled(tmp_path, fits):
+    fits["fc.bias"] = onp.array([print] * 10)  # saved as a pickle
+    words = r"misshapen \(1\):\n  fc.bias \(expected float32 \(10,\), found object \(10,\)\)$"
+    refused(written(tmp_path, fits), words)
+
+
+def test_the_number_of_batches_is_not_needed(tmp_path, fits):
+    net = cifar_resnet(8)
+    load_torch_weights(net, written(tmp_path, fits | {"bn1.num_batches_tracked": onp.array(3)}))
+    assert (net[0][1].beta.data().asnumpy() == fits["bn1.bias"]).all()
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f8", ">f4"])
+def test_other_floats(tmp_path, fits, dtype):
+    net, converted = cifar_resnet(8), {name: a.astype(dtype) for name, a in fits.items()}
+    load_torch_weights(net, written(tmp_path, converted))
+    for name, param in (("fc.weight", net[-1].weight), ("conv1.weight", net[0][0].weight)):
+        assert (param.data().asnumpy() == converted[name].astype("f4")).all()
+
+
+def test_a_network_that_is_trained(tmp_path, fits):
+    net, X = cifar_resnet(8), np.ones((2, 1, 8, 8))
+    net.initialize()
+    trainer = gluon.Trainer(net.collect_params(), "sgd")
+    with autograd.record():
+        Y = net(X)
+    Y.backward()
+    trainer.step(2)
+    load_torch_weights(net, written(tmp_path, fits))
+    assert (net[-1].bias.data().asnumpy() == fits["fc.bias"]).all()
+
+
+# --- files that are not what they say
+
+
+def test_files_cut_off_or_of_another_kind(tmp_path, fits):
+    onp.savez(tmp_path / "good.npz", **fits)
+    save_file(fits, tmp_path / "good.safetensors")
+    for good in list(tmp_path.iterdir()):
+        content, bad = good.read_bytes(), tmp_path / f"bad{good.suffix}"
+        damaged = bytearray(content)
+        damaged[len(content) // 2] ^= 1  # npz has checksums, safetensors has none
+        lies = [content[:-100], content[:9], b"", b"<html>", bytes(100)]
+        for lie in lies + [bytes(damaged)] * (good.suffix == ".npz"):
+            bad.write_bytes(lie)
+            refused(bad, rf"bad{good.suffix} is no complete {good.suffix} file.*Copy or save")
+
+
+def test_members_that_cannot_be_unpacked(tmp_path, fits):
+    onp.savez_compressed(tmp_path / "x.npz", **fits)
+    content = (tmp_path / "x.npz").read_bytes()
+    central = content.index(b"PK\1\2")  # the list of members; the first member is at the start
+    name, extra = struct.unpack("<HH", content[26:30])
+    for places, value, words in [
+        ([30 + name + extra], 7, "invalid block type"),
+        ([6, central + 8], 1, "encrypted"),
+    ]:
+        damaged = bytearray(content)
+        for place in places:
+            damaged[place] = value
+        (tmp_path / "x.npz").write_bytes(damaged)
+        refused(tmp_path / "x.npz", words)
+
+
+def test_a_name_without_a_file(tmp_path):
+    refused(tmp_path / "none.npz", "none.npz", FileNotFoundError)
+    refused(tmp_path / "none.safetensors", "none.safetensors", FileNotFoundError)
+    refused(tmp_path, "read from a .safetensors or .npz file")
+
+
+def test_pickles_are_refused_by_name(tmp_path):
+    (tmp_path / "resnet18.pth").write_bytes(b"")
+    refused(tmp_path / "resnet18.pth", "but this is 'resnet18.pth'.*run any program")
+    refused("x.keras", "but this is 'x.keras'", load=load_keras_weights)
+
+
+def header(shape):
+    """The first bytes of a .npy file of float32 that claims this shape."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+
+
+BOMBS = {
+    "more than fits": (header((10, 10**9)), 10**7, "fc.weight .*found float32"),
+    "more than it says": (header((10, 64)), 10**7, "fc.weight: more data than its header says"),
+    "less than it says": (header((10, 64)), 100, "fc.weight: .*expected 2560 bytes got 100"),
+    "a header without end": (b"\x93NUMPY\x02\x00\xff\xff\xff\x0f", 10**7, "fc.weight: the header"),
+    "no array": (b"hello", 10, "fc.weight: .*magic string"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_zip_cannot_claim_memory(tmp_path, fits, bomb):
+    start, num_zeros, words = BOMBS[bomb]
+    del fits["fc.weight"]
+    path = written(tmp_path, fits)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("fc.weight.npy", start + bytes(num_zeros))
+    tracemalloc.start()
+    refused(path, words)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6
+
+
+def test_unknown_channels_are_bounded_and_compressions_known(tmp_path, fits):
+    net = cifar_resnet(8)  # takes any number of channels
+    wide = {"conv1.weight": onp.zeros((16, 5000, 3, 3), "f4")}
+    with pytest.raises(ValueError, match=r"conv1.weight \(expected float32 \(16, -1, 3, 3\)"):
+        load_torch_weights(net, written(tmp_path, fits | wide))
+    path = written(tmp_path, fits)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_LZMA) as file, pytest.warns(UserWarning):
+        file.writestr("fc.weight.npy", b"")
+    refused(path, "fc.weight: compressed as NumPy does not")
+
+
+def test_networks_that_have_no_such_names():
+    for net in (resnet18(), cifar_resnet(8, preact=True), nn.Dense(2), Residual(3)):
+        with pytest.raises(TypeError, match="network of BasicBlock or Bottleneck.*form='paper'"):
+            load_torch_weights(net, "x.npz")
