@@ -82,14 +82,16 @@ def _chain(ax, y, title, layers):
     _text(ax, x + 1.15, y, "f(X)", size=15)
 
 
-def draw_block(use_1x1conv: bool = False) -> Figure:
-    """Draw a plain and a residual block, or a residual block without and with a 1x1 convolution.
+def draw_block(use_1x1conv: bool = False, preact: bool = False) -> Figure:
+    """Draw two blocks side by side: a plain and a residual one, or two residual ones.
 
     Parameters
     ----------
     use_1x1conv : bool, default False
         False: plain and residual. True: residual, with the identity and with a 1x1 convolution on
         the shortcut.
+    preact : bool, default False
+        True: residual, with the activations behind the convolutions and in front of them.
 
     Returns
     -------
@@ -97,10 +99,14 @@ def draw_block(use_1x1conv: bool = False) -> Figure:
 
     References
     ----------
-    Dive into Deep Learning, figures 8.6.2 and 8.6.3.
+    Dive into Deep Learning, figures 8.6.2 and 8.6.3; He et al., Identity Mappings in Deep Residual
+    Networks (2016), figure 1.
     """
     fig, ax = _canvas(8.6, 5.9)
-    if use_1x1conv:
+    if preact:
+        _block(ax, 1.6, "post-activation", shortcut="identity")
+        _block(ax, 6.0, "pre-activation", shortcut="identity", preact=True)
+    elif use_1x1conv:
         _block(ax, 1.6, "the input is added as it is", shortcut="identity")
         _block(ax, 6.0, "a 1×1 convolution fits it first", shortcut="1×1 conv")
     else:
@@ -110,17 +116,19 @@ def draw_block(use_1x1conv: bool = False) -> Figure:
 
 
 _BRANCH = "3×3 conv", "batch norm", "ReLU", "3×3 conv", "batch norm"
+_PREACT_BRANCH = ("batch norm", "ReLU", "3×3 conv") * 2
 
 
-def _block(ax, x, title, shortcut=None):
+def _block(ax, x, title, shortcut=None, preact=False):
     """Draw one block from top to bottom, its layers one above the other at ``x``."""
-    rows = [4.65 - 0.62 * i for i in range(len(_BRANCH))]
+    branch = _PREACT_BRANCH if preact else _BRANCH
+    rows = [4.65 - 0.62 * i for i in range(len(branch))]
     first, last = rows[0], rows[-1]
     junction, relu = last - 0.72, last - 1.4
     _text(ax, x, 5.65, title, size=14, weight="bold")
     _text(ax, x, 5.28, "X", size=15)
     _arrow(ax, (x, 5.13), (x, first + 0.21))
-    for y, text in zip(rows, _BRANCH, strict=True):
+    for y, text in zip(rows, branch, strict=True):
         _box(ax, x, y, text, {"3×3 conv": _BLUE, "batch norm": _SKY, "ReLU": _GREY}[text])
         if y != last:
             _arrow(ax, (x, y - 0.21), (x, y - 0.41))
@@ -140,10 +148,11 @@ def _block(ax, x, title, shortcut=None):
         _arrow(ax, (x, junction - 0.18), (x, relu + 0.21))
     else:
         _arrow(ax, (x, last - 0.21), (x, relu + 0.21))
-    _box(ax, x, relu, "ReLU", _GREY)
     result = {None: "f(X)", "identity": "g(X) + X"}.get(shortcut, "g(X) + conv(X)")
     _text(ax, x + 0.14, relu + 0.35, result, size=14, ha="left")
-    _arrow(ax, (x, relu - 0.21), (x, relu - 0.5))
+    if not preact:
+        _box(ax, x, relu, "ReLU", _GREY)
+        _arrow(ax, (x, relu - 0.21), (x, relu - 0.5))
 
 
 def draw_network(size: int = 96) -> Figure:

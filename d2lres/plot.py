@@ -60,7 +60,7 @@ def _draw_curves(left, right, history, num_epochs=None):
     right.plot(epochs, history.train_acc, color=_BLUE, label="training", **marker)
     right.plot(epochs, history.test_acc, color=_ORANGE, label="test", linestyle="--", **marker)
     right.set_ylabel("accuracy", fontsize=13)
-    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    right.yaxis.set_major_formatter(PercentFormatter(1))
     for ax in (left, right):
         ax.set_xlabel("epoch", fontsize=13)
         ax.set_xlim(0.8, (num_epochs or max(len(history), 2)) + 0.2)

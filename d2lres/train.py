@@ -23,7 +23,14 @@ from .compile import compile, operators
 from .data import ArrayIter
 from .progress import Progress, in_notebook
 
-__all__ = ["History", "confusion_matrix", "evaluate_accuracy", "predict", "train"]
+__all__ = [
+    "History",
+    "confusion_matrix",
+    "evaluate_accuracy",
+    "predict",
+    "top_k_accuracy",
+    "train",
+]
 
 npx.set_np()
 
@@ -197,7 +204,7 @@ class _Run:
                     if self.checkpoints and (signals.came or self._save_is_due()):
                         self._save()
                     if self.checkpoints and signals.came:
-                        print(f"stopped after {self._where()}: train again to go on from there")
+                        print(f"stopped in {self._where()}: train again to go on from there")
                         return self.history
                 self._end_epoch()
                 progress.epoch()
@@ -250,7 +257,7 @@ class _Run:
             self.meter, self.batch = _Meter(**facts["meter"]), facts["batch"]
             run = self.history.run | {"resumed": facts["history"]["run"].get("resumed", 0) + 1}
             vars(self.history).update(facts["history"], run=run)
-            print(f"resuming after {self._where()}")
+            print(f"resuming from {self._where()}")
         return self
 
     def _save_is_due(self):
@@ -267,7 +274,7 @@ class _Run:
         self._saved_at = time.monotonic()
 
     def _where(self):
-        return f"epoch {len(self.history)}" + f", batch {self.batch}" * (self.batch > 0)
+        return f"epoch {len(self.history) + 1}, batch {self.batch}"
 
 
 class _Signals:
@@ -438,6 +445,39 @@ def confusion_matrix(y, y_hat, num_classes):
     return matrix
 
 
+def top_k_accuracy(scores, y, k):
+    """Return the share of images whose label is among the ``k`` classes of the highest scores.
+
+    Parameters
+    ----------
+    scores : array of float, shape (n, num_classes)
+    y : array of int, shape (n,)
+        The label of each image.
+    k : int
+        From 1, the accuracy, to ``num_classes``, where no answer is wrong.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If ``k`` is none of these, or there are more labels than images or fewer.
+
+    References
+    ----------
+    Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge (2015), section 4.1.
+    """
+    num_classes = scores.shape[1]
+    if not 1 <= k <= num_classes:
+        raise ValueError(f"k is from 1 to the number of classes, {num_classes}, not {k!r}")
+    best = (-scores).argsort(axis=1)[:, :k].tolist()
+    hits = sum(label in classes for label, classes in zip(y.tolist(), best, strict=True))
+    return hits / len(best)
+
+
 def _device_of(net):
     """Return the device of the parameters, or say that there are none yet."""
     for name, param in net.collect_params().items():
@@ -493,6 +533,7 @@ def _describe(train_iter):
 def _command():
     """Return the command line of this run, without the folders of this machine."""
     program, *arguments = sys.argv
+    arguments = [Path(a).name if os.path.isabs(a) else a for a in arguments]
     if program.endswith(os.path.join("d2lres", "__main__.py")):
         return " ".join(["python -m d2lres", *arguments])
     return "a notebook" if in_notebook() else Path(program).name

@@ -56,15 +56,17 @@ def assert_equal_runs(one, other):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("stop_at", [3, 6, 7, 11])  # of 12; the first call only finds the shape
+@pytest.mark.parametrize("stop_at", [3, 6, 7, 11])  # of 14: the first two calls find shapes
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     stripes, tmp_path, optimizer, stop_at, capsys
 ):
     whole = run(stripes, optimizer=optimizer)
     _, history = run(stripes, tmp_path, stop_at, optimizer=optimizer)
-    assert len(history) < 3 and "stopped after epoch" in capsys.readouterr().out
+    epochs, batches = divmod(stop_at - 3, 4)
+    where = f"epoch {epochs + 1}, batch {batches + 1}"
+    assert len(history) == epochs and f"stopped in {where}" in capsys.readouterr().out
     again = run(stripes, tmp_path, optimizer=optimizer)
-    assert "resuming after epoch" in capsys.readouterr().out
+    assert f"resuming from {where}" in capsys.readouterr().out
     assert_equal_runs(again, whole)
     assert again[1].run["resumed"] == 1
 
@@ -73,7 +75,7 @@ def test_a_run_that_is_complete_is_not_repeated(stripes, tmp_path, capsys):
     first = run(stripes, tmp_path)
     again = run(stripes, tmp_path)
     assert_equal_runs(again, first)
-    assert again[1].seconds == first[1].seconds and "after epoch 3" in capsys.readouterr().out
+    assert again[1].seconds == first[1].seconds and "from epoch 4, batch 0" in capsys.readouterr().out
 
 
 def test_ctrl_c_works_as_before_when_a_run_has_ended(stripes, tmp_path):

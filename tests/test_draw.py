@@ -15,6 +15,7 @@ DRAWINGS = {
     "identity layers": draw.draw_identity_layers,
     "plain and residual": draw.draw_block,
     "1x1 convolution": lambda: draw.draw_block(use_1x1conv=True),
+    "pre-activation": lambda: draw.draw_block(preact=True),
     "network": draw.draw_network,
     "network, small images": lambda: draw.draw_network(28),
     "network, large images": lambda: draw.draw_network(224),
@@ -81,7 +82,7 @@ def test_block_differs_by_the_shortcut_only():
     plain_and_residual, with_1x1 = words(draw.draw_block()), words(draw.draw_block(True))
     assert plain_and_residual.count("identity") == plain_and_residual.count("+") == 1
     assert with_1x1.count("identity") == with_1x1.count("1×1 conv") == 1
-    for found in (plain_and_residual, with_1x1):
+    for found in (plain_and_residual, with_1x1, words(draw.draw_block(preact=True))):
         assert [found.count(name) for name in ("3×3 conv", "batch norm", "ReLU")] == [4, 4, 4]
 
 

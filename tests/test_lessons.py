@@ -17,7 +17,17 @@ import d2lres
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-TAUGHT = {"Residual", "resnet_block", "resnet18", "stem"}
+TAUGHT = {
+    "BasicBlock",
+    "Bottleneck",
+    "PreActResidual",
+    "Residual",
+    "cifar_resnet",
+    "resnet18",
+    "resnet_block",
+    "stem",
+    "top_k_accuracy",
+}
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 
 
@@ -67,7 +77,7 @@ def library():
     found = {}
     for path in (ROOT / "d2lres").glob("*.py"):
         found |= definitions(path.read_text(encoding="utf-8"))
-    return {name: node for name, node in found.items() if name in d2lres.__all__}
+    return found
 
 
 def differences(notebook):
@@ -77,7 +87,7 @@ def differences(notebook):
         name
         for cell in code_cells(notebook)
         for name, node in definitions(cell.source).items()
-        if ("definition" in tags(cell) or name in known)
+        if ("definition" in tags(cell) or name in d2lres.__all__)
         and (name not in known or bare(node) != bare(known[name]))
     ]
 
@@ -89,6 +99,31 @@ def test_taught_definitions_are_the_librarys(notebook):
 def test_all_that_has_to_be_taught_is_taught():
     cells = [cell for path in NOTEBOOKS for cell in code_cells(read(path), "definition")]
     assert TAUGHT <= {name for cell in cells for name in definitions(cell.source)}
+
+
+# ------------------------------------------------------------------ the cell is the other library
+
+REFERENCES = {"pytorch": ("make_torch.py", "Residual"), "keras": ("make_keras.py", "residual")}
+
+
+def references(lesson):
+    """Return the code of each library that lesson 8 shows, and that made the numbers it has."""
+    cells = {cell.id: cell.source for cell in lesson.cells}
+    for library, (file, name) in REFERENCES.items():
+        shown = re.search(r"```python\n(.*?)\n```", cells[library], re.DOTALL)[1]
+        source = (ROOT / "tests" / "reference" / file).read_text(encoding="utf-8")
+        yield shown, ast.get_source_segment(source, definitions(source)[name])
+
+
+def test_code_of_other_libraries_is_what_made_the_references():
+    lesson = read(ROOT / "notebooks" / "08_pytorch_and_keras.ipynb")
+    shown, made = zip(*references(lesson), strict=True)
+    assert shown == made
+    cells = {cell.id: cell.source for cell in lesson.cells}
+    rows = [line.split(" | ")[1:] for line in cells["side-by-side"].splitlines() if "`" in line]
+    assert len(rows) == 5
+    for *entries, code in zip(*rows, [*made, cells["define-residual"]], strict=True):
+        assert all(line in code for line in re.findall(r"`(.*?)`", " ".join(entries)))
 
 
 # ------------------------------------------------------------------ a student copies a cell

@@ -2,6 +2,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+from d2lres import History
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

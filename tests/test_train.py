@@ -13,6 +13,7 @@ from d2lres import (
     confusion_matrix,
     evaluate_accuracy,
     predict,
+    top_k_accuracy,
     train,
 )
 
@@ -148,7 +149,20 @@ def test_confusion_matrix():
     assert confusion_matrix(y, y_hat, 3).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
+@pytest.mark.parametrize("array", [onp.array, np.array])
+def test_top_k_accuracy(array):
+    scores = array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.1, 0.2, 0.7]])
+    y = array([0, 1, 2, 2], dtype="int32")
+    assert [top_k_accuracy(scores, y, k) for k in (1, 2, 3)] == [2 / 4, 3 / 4, 1]
+
+
 # --- what students get wrong
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_k_is_a_number_of_classes(k):
+    with pytest.raises(ValueError, match=f"from 1 to the number of classes, 3, not {k}"):
+        top_k_accuracy(onp.zeros((2, 3)), onp.array([0, 1]), k)
 
 
 @pytest.mark.parametrize("lr", [-0.1, 0, float("nan"), float("inf")])
