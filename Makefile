@@ -14,7 +14,7 @@ unexport MPLBACKEND
 
 help: ## say what the targets do
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo "EXTRA=cpu|gpu chooses MXNet, PYTHON=python3.12 the Python; both are chosen for you."
 
 setup: ## build .venv (every other target does it, once)

@@ -56,7 +56,7 @@ def assert_equal_runs(one, other):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("stop_at", [3, 6, 7, 11])  # of 14: the first two calls find shapes
+@pytest.mark.parametrize("stop_at", [3, 6, 7, 11])  # the first two calls find shapes
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     stripes, tmp_path, optimizer, stop_at, capsys
 ):
@@ -75,7 +75,9 @@ def test_a_run_that_is_complete_is_not_repeated(stripes, tmp_path, capsys):
     first = run(stripes, tmp_path)
     again = run(stripes, tmp_path)
     assert_equal_runs(again, first)
-    assert again[1].seconds == first[1].seconds and "from epoch 4, batch 0" in capsys.readouterr().out
+    assert (
+        again[1].seconds == first[1].seconds and "from epoch 4, batch 0" in capsys.readouterr().out
+    )
 
 
 def test_ctrl_c_works_as_before_when_a_run_has_ended(stripes, tmp_path):
