@@ -152,6 +152,8 @@ def train(
     ValueError
         If ``num_epochs``, ``lr`` or a label is out of range, a data set is empty, or
         ``checkpoint`` is that of another run.
+    FloatingPointError
+        If the loss becomes infinite or no number; the last checkpoint is from before.
     RuntimeError
         If the network has not been initialised, or another process writes to ``checkpoint``.
 
@@ -230,11 +232,24 @@ class _Run:
         l.backward()
         self.trainer.step(len(y))
         self.meter.add(l.sum(), _hits(Y_hat, y), len(y))
+        self._check_loss()
         self.batch += 1
+
+    def _check_loss(self):
+        """Stop where the loss is no number any more, before that is saved."""
+        if not math.isfinite(self.meter.loss_sum):
+            lr = self.trainer.learning_rate
+            kept = " The checkpoint from before is kept." if self.checkpoints else ""
+            raise FloatingPointError(
+                f"the loss became {self.meter.loss_sum} in {self._where()}, at the learning rate "
+                f"{lr:.3g}. Try a tenth of it, or let it rise slowly at the start; then look for "
+                f"images that are not finite.{kept}"
+            )
 
     def _end_epoch(self):
         meter, history = self.meter, self.history
         meter.stop()
+        self._check_loss()
         if not meter.num_images:
             raise ValueError("train_iter gave no batch: there is nothing to train on")
         acc = evaluate_accuracy(self.net, self.test_iter, self.device)
@@ -265,6 +280,7 @@ class _Run:
 
     def _save(self):
         self.meter.stop()
+        self._check_loss()
         arrays, facts = state_of(self.net.net, self.trainer)
         facts |= {"batch": self.batch, "meter": self.meter.state}
         facts["history"] = dataclasses.asdict(self.history)
@@ -278,7 +294,10 @@ class _Run:
 
 
 class _Signals:
-    """Notes that the stop button, Ctrl-C or a shutdown asks to stop; a second time they do it."""
+    """Notes that the stop button, Ctrl-C or a shutdown asks to stop; a second time they do it.
+
+    A shutdown goes on when the run has been saved.
+    """
 
     def __enter__(self):
         self.came, self._old = None, {}
@@ -289,9 +308,14 @@ class _Signals:
 
     def _note(self, number, frame):
         self.came = number
-        self.__exit__()
+        self._restore()
 
     def __exit__(self, *_):
+        self._restore()
+        if self.came == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)
+
+    def _restore(self):
         for number, handler in self._old.items():
             signal.signal(number, handler)
 

@@ -13,22 +13,20 @@ from d2lres.checkpoint import Checkpoints
 class PressStop:
     """An augmentation that changes nothing and presses the stop button at one of its calls."""
 
-    def __init__(self, at=None):
-        self.at, self.calls = at, 0
+    def __init__(self, at=None, signal=signal.SIGINT):
+        self.at, self.signal, self.calls = at, signal, 0
 
     def __call__(self, images, rng):
         self.calls += 1
         if self.calls == self.at:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.signal)
         return images
 
     def __repr__(self):
         return "PressStop()"
 
 
-def run(
-    stripes, folder=None, stop_at=None, *, num_epochs=3, optimizer="sgd", dropout=0.3, **kwargs
-):
+def run(stripes, folder=None, stop=None, *, num_epochs=3, optimizer="sgd", dropout=0.3, **kwargs):
     """Train a small network on four batches an epoch; return it and the history."""
     options = {"sgd": {"momentum": 0.9, "wd": 1e-3}, "adam": {}}[optimizer]
     mx.random.seed(0)
@@ -38,7 +36,7 @@ def run(
     net.initialize(mx.init.Xavier())
     lr = kwargs.pop("lr", 0.1)
     cosine = mx.lr_scheduler.CosineScheduler(12, lr, final_lr=0, warmup_steps=3)
-    data = stripes(num=30, batch_size=8, augment=PressStop(stop_at)), stripes(shuffle=False)
+    data = stripes(num=30, batch_size=8, augment=stop or PressStop()), stripes(shuffle=False)
     options = {"optimizer": optimizer, "optimizer_params": options, "precision": "float32"} | kwargs
     history = train(net, *data, num_epochs, lr, scheduler=cosine, checkpoint=folder, **options)
     return net, history
@@ -61,7 +59,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     stripes, tmp_path, optimizer, stop_at, capsys
 ):
     whole = run(stripes, optimizer=optimizer)
-    _, history = run(stripes, tmp_path, stop_at, optimizer=optimizer)
+    _, history = run(stripes, tmp_path, PressStop(stop_at), optimizer=optimizer)
     epochs, batches = divmod(stop_at - 3, 4)
     where = f"epoch {epochs + 1}, batch {batches + 1}"
     assert len(history) == epochs and f"stopped in {where}" in capsys.readouterr().out
@@ -82,9 +80,37 @@ def test_a_run_that_is_complete_is_not_repeated(stripes, tmp_path, capsys):
 
 def test_ctrl_c_works_as_before_when_a_run_has_ended(stripes, tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    run(stripes, tmp_path, stop_at=3)
+    run(stripes, tmp_path, PressStop(3))
     run(stripes, tmp_path)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_shutdown_goes_on_once_the_run_is_saved(stripes, tmp_path, capsys):
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        run(stripes, tmp_path, PressStop(6, signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM] and "stopped in epoch 1, batch 4" in capsys.readouterr().out
+    assert_equal_runs(run(stripes, tmp_path), run(stripes))
+
+
+def test_a_loss_that_is_no_number_is_not_saved(stripes, tmp_path):
+    run(stripes, tmp_path, PressStop(3))
+    files = sorted(tmp_path.iterdir())
+
+    class Bad(mx.gluon.loss.SoftmaxCrossEntropyLoss):
+        def hybrid_forward(self, F, *args, **kwargs):
+            return super().hybrid_forward(F, *args, **kwargs) * float("nan")
+
+    Bad.__name__ = "SoftmaxCrossEntropyLoss"  # the same run
+    words = r"the loss became nan in epoch 1, batch 2, at the learning rate 0.1. Try a tenth"
+    with pytest.raises(FloatingPointError, match=f"{words}.*from before is kept"):
+        run(stripes, tmp_path, loss=Bad())
+    assert sorted(tmp_path.iterdir()) == files
+    with pytest.raises(FloatingPointError, match="finite.$"):
+        run(stripes, loss=Bad())
 
 
 def test_another_run_does_not_go_on_from_there(stripes, tmp_path):
