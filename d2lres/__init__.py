@@ -52,6 +52,7 @@ _MODULE_OF = {
     "load_data_fashion_mnist": "fashion_mnist",
     "load_keras_weights": "weights",
     "load_torch_weights": "weights",
+    "narrow_resnet18": "models",
     "plot_confusion_matrix": "plot",
     "plot_history": "plot",
     "plot_runs": "plot",

@@ -85,7 +85,7 @@ def _fast(epochs, num_valid, seed, precision):
     recipe = RECIPES["fast"]
     recipe = recipe._replace(num_epochs=epochs or recipe.num_epochs)
     print(recipe)
-    _, history = recipe.run(seed, num_valid, precision)
+    _, history = recipe.run(*recipe.load(num_valid), seed, precision)
     print(
         f"test accuracy {history.test_acc[-1]:.1%} after {sum(history.seconds):.0f} s of training"
     )

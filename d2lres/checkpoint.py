@@ -14,6 +14,8 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
+from .files import locked, written_whole
+
 __all__ = ["Checkpoints", "digest", "numbers_in", "restore", "state_of"]
 
 KEPT = 2  # should the last one be damaged, there is one before it
@@ -35,7 +37,7 @@ class Checkpoints:
 
     Raises
     ------
-    RuntimeError
+    BlockingIOError
         If another process is writing to the folder.
     """
 
@@ -45,7 +47,13 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = contextlib.ExitStack()
-        self._lock.callback(os.close, _locked(self.folder))
+        try:
+            self._lock.enter_context(locked(self.folder, wait=False))
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another run is writing its checkpoints to {self.folder}. Wait for it, stop it, "
+                "or pass another folder."
+            ) from None
         for part in self.folder.glob("*.part"):  # of a run that was killed while it wrote
             part.unlink()
         return self
@@ -80,17 +88,8 @@ class Checkpoints:
         """Write the state after a number of steps, whole or not at all; delete those before it."""
         metadata = {"facts": json.dumps(facts), "identity": json.dumps(self.identity)}
         content = save(arrays, metadata)
-        path = self.folder / f"{step:09d}-{digest(content)}.safetensors"
-        part = path.with_suffix(".part")
-        try:
-            with open(part, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        _sync(self.folder)  # the name, too, has to survive a power cut
+        with written_whole(self.folder / f"{step:09d}-{digest(content)}.safetensors") as file:
+            file.write(content)
         for old in self._files()[:-KEPT]:
             old.unlink()
 
@@ -118,30 +117,6 @@ def digest(*parts: str | bytes | np.ndarray) -> str:
     for part in parts:
         whole.update(part.encode() if isinstance(part, str) else part)
     return whole.hexdigest()[:32]
-
-
-def _locked(folder):
-    """Return an open handle of the folder that no other process has, until it is closed."""
-    import fcntl  # POSIX only, as are the wheels of MXNet 1.9.1
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise RuntimeError(
-            f"another run is writing its checkpoints to {folder}. Wait for it, stop it, or pass "
-            "another folder."
-        ) from None
-    return handle
-
-
-def _sync(folder):
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # --- what a run consists of

@@ -13,6 +13,7 @@ from mxnet import autograd, gluon, np, npx
 from mxnet.base import _LIB, check_call
 
 from . import runtime
+from .files import written_whole
 from .graph import for_inference, for_training, in_bfloat16, narrow_convolutions, traced
 
 __all__ = ["compile", "operators"]
@@ -317,10 +318,9 @@ def _read_json(path):
 
 
 def _write_json(path, value):
-    part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(value, indent=1), encoding="utf-8")
-        part.replace(path)
+        with written_whole(path) as file:
+            file.write(json.dumps(value, indent=1).encode())
     except OSError as error:  # a read-only home: measured again next time
         warnings.warn(f"could not remember the fastest precision: {error}", stacklevel=2)

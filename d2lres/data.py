@@ -110,9 +110,9 @@ class ArrayIter:
         May be set: ``seed`` and ``epoch = 0`` repeat a run. The epoch goes up by one each time
         all batches were taken.
     batch : int
-        May be set to go on in the middle of an epoch: the next iteration starts with the batch of
-        this number, and gives the same batches as if it had given the earlier ones. At the end of
-        the epoch it is set back to 0.
+        May be set to go on in the middle of an epoch: the next iteration, and only that, starts
+        with the batch of this number, and gives the same batches as if it had given the earlier
+        ones.
     augment : callable or None
     augmented_by : str or None
         What `augment` is, for the record of a run: ``"RandomCrop(padding=2)"``.
@@ -148,8 +148,8 @@ class ArrayIter:
                 "of several make one with Compose([...])"
             )
         self.augment = augment
-        self.normalize = normalize
         self._scale_and_shift = _scale_and_shift(normalize, images.shape[1])
+        self.normalize = normalize and tuple(map(tuple, np.array(normalize, float).tolist()))
         old = self._augmented(images[:1].copy(), np.random.default_rng(0)).shape[2:]
         size = _height_width("resize", resize) or old
         self.image_shape = (images.shape[1], *size)
@@ -164,12 +164,13 @@ class ArrayIter:
         epoch, order = self.epoch, np.arange(self.num_examples)
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
-        for number in range(self.batch, len(self)):
+        first, self.batch = self.batch, 0
+        for number in range(first, len(self)):
             chosen = order[number * self.batch_size :][: self.batch_size]
             # the 1: [seed, epoch] and [seed, epoch, 0] are the same stream, that of the order
             rng = np.random.default_rng([self.seed, epoch, 1 + number])
             yield self._batch(chosen, rng)
-        self.epoch, self.batch = epoch + 1, 0
+        self.epoch = epoch + 1
 
     @property
     def augmented_by(self) -> str | None:

@@ -7,6 +7,7 @@ import numpy as onp
 from mxnet import gluon
 
 from .cifar import CIFAR100_COARSE_OF_FINE
+from .compile import compile
 from .recipe import RECIPES
 from .summary import layer_stats
 from .train import History, top_k_accuracy
@@ -45,36 +46,42 @@ def experiment(
         raise ValueError(f"there is no experiment {name!r}: choose one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     recipe = recipe._replace(num_epochs=num_epochs or recipe.num_epochs)
-    net, history = recipe.run(seed, checkpoint=Path("runs", f"{name}_seed{seed}"))
+    data = train_iter, test_iter = recipe.load()
+    net, history = recipe.run(*data, seed, checkpoint=Path("runs", f"{name}_seed{seed}"))
     if len(history) == recipe.num_epochs:
-        history.run["measured"] = measure(net, *recipe.load(), recipe.data)
+        train_iter.epoch = 0
+        history.run["measured"] = measure(net, *data, is_cifar100=recipe.data == "cifar100")
         print(f"recorded in {history.save(record or Path('results', f'{name}_seed{seed}.json'))}")
     return history
 
 
-def measure(net: gluon.HybridBlock, train_iter, test_iter, data: str) -> dict[str, Any]:
+def measure(
+    net: gluon.HybridBlock, train_iter, test_iter, is_cifar100: bool = False
+) -> dict[str, Any]:
     """Look at a trained network more closely.
 
     Returns
     -------
     dict
         ``"class_acc"``: the accuracy in each class; ``"top5_acc"``: the share of test images whose
-        label is among the five highest scores; ``"layer_stats"``: see there, of the first batch of
+        label is among the five highest scores; ``"layer_stats"``: see there, of the next batch of
         training images; ``"coarse_acc"``, for the fine classes of CIFAR-100: the share of test
         images taken for a class of the right coarse class.
     """
+    X, y = next(iter(train_iter))
+    fast, stats = compile(net, X), layer_stats(net, X, y)
     scores, labels = [], []
     for X, y in test_iter:
-        scores.append(net(X).asnumpy())
+        scores.append(fast(X).asnumpy())
         labels.append(y.asnumpy())
     scores, y = onp.concatenate(scores), onp.concatenate(labels)
     y_hat = scores.argmax(axis=1)
     measured = {
         "class_acc": [float((y_hat[y == label] == label).mean()) for label in onp.unique(y)],
         "top5_acc": top_k_accuracy(scores, y, 5),
-        "layer_stats": [stats._asdict() for stats in layer_stats(net, *next(iter(train_iter)))],
+        "layer_stats": [of_layer._asdict() for of_layer in stats],
     }
-    if data == "cifar100":
+    if is_cifar100:
         coarse = onp.array(CIFAR100_COARSE_OF_FINE)
         measured["coarse_acc"] = float((coarse[y_hat] == coarse[y]).mean())
     return measured

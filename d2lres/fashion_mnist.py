@@ -23,6 +23,7 @@ import numpy as np
 from . import fetch
 from .data import ArrayIter, source_line, two_iterators
 from .fetch import Place, expect, with_notes
+from .files import written_whole
 from .runtime import cache_folder
 
 __all__ = [
@@ -342,8 +343,8 @@ def _unpack_debian(folder):
         unpacked = Path(temporary, "content", *DEBIAN_FOLDER.parts[1:])
         for name in _missing(folder):
             _read_idx(unpacked / f"{name}.gz", OFFICIAL[name])
-            part = shutil.copyfile(unpacked / f"{name}.gz", folder / f"{name}.gz.part")
-            os.replace(part, folder / f"{name}.gz")
+            with written_whole(folder / f"{name}.gz") as file:
+                file.write((unpacked / f"{name}.gz").read_bytes())
 
 
 def _run(folder, *command):

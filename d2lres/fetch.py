@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from .files import locked, written_whole
+
 ANSWER_SECONDS = 8  # a server that has not answered by then is passed over
 DOWNLOAD_SECONDS = 900  # for all files of a data set and all mirrors together
 MAX_TRIES = 10  # of one file at one mirror, if each try brings some more of it
@@ -94,7 +96,7 @@ def fill(folder: Path, ways: dict[str, Callable]) -> tuple[str, str]:
     for name, way in ways.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder):
+            with locked(folder):
                 way(folder)
             return name, ""
         except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -107,20 +109,6 @@ def _in_few_words(error):
     if type(error) is urllib.error.URLError:  # wraps the real error
         error = error.reason
     return getattr(error, "strerror", None) or str(error) or repr(error)
-
-
-@contextlib.contextmanager
-def _locked(folder):
-    """Let one process at a time fill the folder; others wait and then find it filled."""
-    import fcntl  # POSIX only, and loading what is there works without
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def download(urls: Iterable[str], file: Path, limit: int, check: Callable, deadline: float) -> None:
@@ -261,18 +249,9 @@ def unpack(archive: Path, names: Iterable[str], folder: Path, limit: int) -> Non
                     expect(member.isreg(), archive, f"a file {member.name}", "something else")
                     words = f"{member.name} of at most {limit:,} bytes"
                     expect(member.size <= limit, archive, words, f"{member.size:,}")
-                    _write(tar.extractfile(member), folder / Path(member.name).name)
+                    with written_whole(folder / Path(member.name).name) as file:
+                        shutil.copyfileobj(tar.extractfile(member), file, 1 << 20)
                     missing.remove(member.name)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         expect(False, archive, "a whole .tar.gz", f"a cut off or damaged one ({error})")
     expect(not missing, archive, "all of its files", f"none called {', '.join(sorted(missing))}")
-
-
-def _write(stream, path):
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with stream, open(part, "wb") as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from .blocks import BasicBlock, Bottleneck, PreActResidual, Residual, resnet_blo
 
 __all__ = [
     "cifar_resnet",
+    "narrow_resnet18",
     "resnet101",
     "resnet152",
     "resnet18",
@@ -62,17 +63,17 @@ def stem(num_channels=64):
     return blk
 
 
-def _resnet(depth, num_classes, form="paper", stem="imagenet", **options):
+def _resnet(depth, num_classes, form="paper", stem="imagenet", width=64, **options):
     """Build a network of the table by what its function was given."""
     if form not in ("paper", "d2l"):
         raise ValueError(f"form is 'paper' or 'd2l', not {form!r}")
     if stem not in ("imagenet", "cifar"):
         raise ValueError(f"stem is 'imagenet' or 'cifar', not {stem!r}")
     block, numbers = _SPECIFICATIONS[depth]
-    net, in_channels = nn.HybridSequential(), 64
-    net.add(_stem(64, stem, use_bias=form == "d2l"))
+    net, in_channels = nn.HybridSequential(), width
+    net.add(_stem(width, stem, use_bias=form == "d2l"))
     for i, num_residuals in enumerate(numbers):
-        num_channels = 64 * 2**i * block.expansion
+        num_channels = width * 2**i * block.expansion
         if form == "d2l":
             net.add(resnet_block(num_channels, num_residuals, first_block=i == 0))
         else:
@@ -229,6 +230,25 @@ def resnet152(
     With three input channels and 1,000 classes it has 60,192,808 trainable parameters.
     """
     return _resnet(152, num_classes, stem=stem, stride_on_1x1=stride_on_1x1)
+
+
+def narrow_resnet18(num_classes: int = 100) -> nn.HybridSequential:
+    """Build an 18-layer residual network for images of 32x32, with a quarter of the channels.
+
+    The paper's form with the stem for small images, see ``resnet18``, and stages of 16, 32, 64 and
+    128 channels: with three input channels and 100 classes 713,076 trainable parameters.
+
+    Parameters
+    ----------
+    num_classes : int, default 100
+        Length of the output vector.
+
+    Returns
+    -------
+    mxnet.gluon.nn.HybridSequential
+        See ``resnet18``.
+    """
+    return _resnet(18, num_classes, stem="cifar", width=16)
 
 
 def cifar_resnet(

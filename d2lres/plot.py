@@ -62,12 +62,17 @@ def _draw_curves(left, right, history, num_epochs=None):
     right.set_ylabel("accuracy", fontsize=13)
     right.yaxis.set_major_formatter(PercentFormatter(1))
     for ax in (left, right):
-        ax.set_xlabel("epoch", fontsize=13)
         ax.set_xlim(0.8, (num_epochs or max(len(history), 2)) + 0.2)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.tick_params(labelsize=12)
-        ax.grid(alpha=0.3)
-        ax.legend(fontsize=12)
+        _finish(ax)
+
+
+def _finish(ax):
+    """Label curves over epochs, so that they can be read from the last row."""
+    ax.set_xlabel("epoch", fontsize=13)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.tick_params(labelsize=12)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=12)
 
 
 def plot_runs(runs: dict, quantity: str = "train_error", title: str = "", ax=None) -> Figure:
@@ -105,12 +110,8 @@ def plot_runs(runs: dict, quantity: str = "train_error", title: str = "", ax=Non
     ax.set_ylabel(f"{part} {kind.replace('acc', 'accuracy')}", fontsize=13)
     if kind != "loss":
         ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.set_xlabel("epoch", fontsize=13)
     ax.set_title(title, fontsize=14)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.tick_params(labelsize=12)
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize=12)
+    _finish(ax)
     return fig
 
 

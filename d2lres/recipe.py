@@ -93,7 +93,11 @@ class Recipe(NamedTuple):
         return net
 
     def load(self, num_valid: int | None = None) -> tuple:
-        """Return iterators over the augmented training images and the test images."""
+        """Return iterators over the augmented training images and the test images.
+
+        With ``num_valid`` so many of the training images are kept for validation and returned in
+        place of the test images, which then stay unseen: for choosing a recipe.
+        """
         load = {
             "fashion_mnist": load_data_fashion_mnist,
             "cifar10": load_data_cifar10,
@@ -120,8 +124,9 @@ class Recipe(NamedTuple):
 
     def run(
         self,
+        train_iter,
+        test_iter,
         seed: int = 0,
-        num_valid: int | None = None,
         precision: str = "auto",
         checkpoint: str | os.PathLike | None = None,
     ) -> tuple[gluon.HybridBlock, History]:
@@ -129,10 +134,9 @@ class Recipe(NamedTuple):
 
         Parameters
         ----------
+        train_iter, test_iter : ArrayIter
+            What ``load`` returns.
         seed : int, default 0
-        num_valid : int, optional
-            Keep so many of the training images for validation in place of the test images, which
-            then stay unseen: for choosing a recipe.
         precision : {"auto", "float32", "bfloat16"}, default "auto"
         checkpoint : path, optional
             See ``train``.
@@ -142,9 +146,7 @@ class Recipe(NamedTuple):
         net : HybridBlock
             The trained network.
         history : History
-            ``test_acc`` is that of the validation images if there are any.
         """
-        train_iter, test_iter = self.load(num_valid)
         mx.random.seed(seed)
         net = self.build()
         momentum = {"momentum": self.momentum} if self.optimizer == "sgd" else {}
@@ -179,17 +181,12 @@ _CIFAR10 = Recipe(
     padding=4,
     warmup=0.2,
 )
-_CIFAR100 = Recipe(
+_CIFAR100 = _CIFAR10._replace(
     network="resnet18",
     options={"num_classes": 100, "form": "paper", "stem": "cifar"},
     data="cifar100",
     num_epochs=12,
-    batch_size=128,
-    lr=0.1,
-    schedule="one cycle",
     wd=5e-4,
-    padding=4,
-    warmup=0.2,
 )
 RECIPES = {
     "fast": Recipe(
@@ -217,6 +214,7 @@ RECIPES = {
         for kind in ("resnet", "preact")
     },
     "resnet20-80": _CIFAR10._replace(num_epochs=80, schedule="steps", warmup=0),
+    "cifar100-narrow": _CIFAR100._replace(network="narrow_resnet18", options={}, num_epochs=24),
     "cifar100-resnet18": _CIFAR100,
     "cifar100-resnet18-adam": _CIFAR100._replace(
         lr=3e-4, schedule="constant", optimizer="adam", wd=0, warmup=0

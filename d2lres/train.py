@@ -21,6 +21,7 @@ from . import runtime
 from .checkpoint import Checkpoints, digest, numbers_in, restore, state_of
 from .compile import compile, operators
 from .data import ArrayIter
+from .files import written_whole
 from .progress import Progress, in_notebook
 
 __all__ = [
@@ -78,9 +79,9 @@ class History:
         """Write the history as JSON, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
+        text = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        with written_whole(path) as file:
+            file.write(text.encode())
         return path
 
     @classmethod
@@ -155,7 +156,9 @@ def train(
     FloatingPointError
         If the loss becomes infinite or no number; the last checkpoint is from before.
     RuntimeError
-        If the network has not been initialised, or another process writes to ``checkpoint``.
+        If the network has not been initialised.
+    BlockingIOError
+        If another process writes to ``checkpoint``.
 
     References
     ----------
@@ -165,18 +168,21 @@ def train(
     device = device or runtime.try_gpu()
     net.collect_params().reset_ctx(device)
     mx.random.seed(seed)
+    if isinstance(train_iter, ArrayIter):
+        train_iter.seed, train_iter.epoch = seed, 0
     fast = compile(net, _first_batch(train_iter).as_in_ctx(device), precision)
     loss, extra = loss or gluon.loss.SoftmaxCrossEntropyLoss(), optimizer_params or {}
     options = {"learning_rate": lr, "lr_scheduler": scheduler, **extra}
     trainer = gluon.Trainer(net.collect_params(), optimizer, options)
     recipe = {"optimizer": optimizer, "lr": lr, **extra, "scheduler": type(scheduler).__name__}
-    recipe |= {"num_epochs": num_epochs, "precision": fast.precision, "device": str(device)}
-    recipe |= {"loss": type(loss).__name__, "seed": seed}
-    history = History(run=recipe | _describe(train_iter))
+    recipe |= {"precision": fast.precision, "loss": type(loss).__name__, "seed": seed}
+    history = History(run=recipe | {"num_epochs": num_epochs, "device": str(device)})
+    history.run |= _describe(train_iter)
     run = _Run(fast, train_iter, test_iter, trainer, loss, device, history)
     if checkpoint is None:
         return run.to_epoch(num_epochs)
-    with Checkpoints(checkpoint, _identity(history.run, net, train_iter, trainer)) as checkpoints:
+    identity = recipe | _identity(net, train_iter, loss, scheduler)
+    with Checkpoints(checkpoint, identity) as checkpoints:
         return run.saved_in(checkpoints).to_epoch(num_epochs)
 
 
@@ -205,9 +211,9 @@ class _Run:
                     progress.step(self.meter.loss, self.meter.acc)
                     if self.checkpoints and (signals.came or self._save_is_due()):
                         self._save()
-                    if self.checkpoints and signals.came:
-                        print(f"stopped in {self._where()}: train again to go on from there")
-                        return self.history
+                        if signals.came:
+                            print(f"stopped in {self._where()}: train again to go on from there")
+                            return self.history
                 self._end_epoch()
                 progress.epoch()
         return self.history
@@ -215,7 +221,6 @@ class _Run:
     def _batches(self):
         """Return the batches of this epoch that are still to come."""
         if isinstance(self.train_iter, ArrayIter):
-            self.train_iter.seed = self.history.run["seed"]
             self.train_iter.epoch, self.train_iter.batch = len(self.history), self.batch
             return self.train_iter
         return itertools.islice(self.train_iter, self.batch, None)
@@ -325,15 +330,15 @@ def _draw(seed, epoch, batch):
     return int(onp.random.SeedSequence([seed, epoch, batch]).generate_state(1)[0] >> 1)
 
 
-def _identity(run, net, train_iter, trainer):
-    """Say what makes a run what it is, so that no other run goes on from its checkpoints."""
-    same = ("optimizer", "lr", "momentum", "wd", "loss", "seed", "precision")
-    same += ("batch_size", "num_examples", "image_shape", "augment")
+def _identity(net, train_iter, loss, scheduler):
+    """Say what a run has besides its recipe, so that no other goes on from its checkpoints."""
     images = [getattr(train_iter, name, ()) for name in ("images", "labels")]
+    params = [(n, p.lr_mult, p.wd_mult) for n, p in net._collect_params_with_prefix().items()]
     return {
-        **{name: run.get(name) for name in same},
-        "scheduler": [run["scheduler"], numbers_in(trainer._optimizer.lr_scheduler)],
-        "network": digest(json.dumps([list(net._collect_params_with_prefix()), operators(net)])),
+        **_of_data(train_iter, "batch_size", "num_examples", "image_shape", "augment", "normalize"),
+        "loss": [type(loss).__name__, numbers_in(loss)],
+        "scheduler": [type(scheduler).__name__, numbers_in(scheduler)],
+        "network": digest(json.dumps([params, operators(net)])),
         "data": digest(*map(onp.ascontiguousarray, images)),
     }
 
@@ -542,12 +547,17 @@ def _first_batch(train_iter):
     raise ValueError("train_iter gave no batch: there is nothing to train on")
 
 
+def _of_data(train_iter, *names):
+    """Return what an ArrayIter knows of its images; any other iterable knows nothing."""
+    known = {"augment": "augmented_by"}
+    return {name: getattr(train_iter, known.get(name, name), None) for name in names}
+
+
 def _describe(train_iter):
     """Say what a run was made on, and by which command."""
-    data = ("batch_size", "num_examples", "image_shape", "source")  # what an ArrayIter knows
+    data = "batch_size", "num_examples", "image_shape", "source", "augment", "normalize"
     return {
-        **{name: getattr(train_iter, name, None) for name in data},
-        "augment": getattr(train_iter, "augmented_by", None),
+        **_of_data(train_iter, *data),
         "scale": os.environ.get("D2LRES_SCALE", ""),
         "command": _command(),
         **runtime.machine(),

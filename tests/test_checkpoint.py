@@ -120,6 +120,7 @@ def test_another_run_does_not_go_on_from_there(stripes, tmp_path):
         ({"seed": 5}, "seed: 0 there, 5 here"),
         ({"optimizer": "adam"}, "optimizer: sgd there, adam here"),
         ({"dropout": 0.4}, "network: "),
+        ({"loss": mx.gluon.loss.SoftmaxCrossEntropyLoss(weight=2)}, "loss: "),
     ]:
         with pytest.raises(ValueError, match=f"of another run.*{words}.*another folder"):
             run(stripes, tmp_path, **change)
@@ -128,7 +129,7 @@ def test_another_run_does_not_go_on_from_there(stripes, tmp_path):
 
 
 def test_two_runs_cannot_write_to_one_folder(tmp_path):
-    with Checkpoints(tmp_path, {}), pytest.raises(RuntimeError, match="another run is writing"):
+    with Checkpoints(tmp_path, {}), pytest.raises(BlockingIOError, match="another run is writing"):
         Checkpoints(tmp_path, {}).__enter__()
     with Checkpoints(tmp_path, {}):
         pass

@@ -51,7 +51,7 @@ def few_images(monkeypatch):
 
 def test_a_run_learns_repeats_and_says_how(few_images):
     quick = FAST._replace(options={"widths": (8, 16, 32)}, num_epochs=6, batch_size=20, lr=0.1)
-    runs = [quick.run(seed=1, num_valid=100, precision="float32")[1] for _ in range(2)]
+    runs = [quick.run(*quick.load(100), seed=1, precision="float32")[1] for _ in range(2)]
     assert runs[0].train_loss == runs[1].train_loss and runs[0].test_acc == runs[1].test_acc
     assert runs[0].test_acc[-1] > 0.5
     run = runs[0].run
@@ -61,8 +61,9 @@ def test_a_run_learns_repeats_and_says_how(few_images):
 
 
 def test_the_test_images_are_used_only_when_asked_for(few_images):
-    FAST._replace(options={"widths": (4, 8)}, num_epochs=1, batch_size=100).run(num_valid=100)
-    assert few_images[-1]["num_valid"] == 100
+    FAST.load(num_valid=100)
+    FAST.load()
+    assert [call["num_valid"] for call in few_images] == [100, None]
 
 
 def test_only_weights_decay():
@@ -102,7 +103,8 @@ def test_every_recipe_can_be_built(name):
 
 def test_adam_takes_no_momentum(few_images):
     tiny = {"network": "small_resnet", "options": {"widths": (4, 8)}, "num_epochs": 1}
-    _, history = RECIPES["cifar100-resnet18-adam"]._replace(**tiny).run()
+    recipe = RECIPES["cifar100-resnet18-adam"]._replace(**tiny)
+    _, history = recipe.run(*recipe.load())
     assert history.run["optimizer"] == "adam" and "momentum" not in history.run
 
 

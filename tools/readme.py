@@ -19,6 +19,10 @@ RUNS_START = "<!-- runs from results/ by `make readme` -->\n"
 SPEED_START = "<!-- speed from results/ by `make readme` -->\n"
 
 
+def _markdown(rows):
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 def table() -> str:
     """Return the recorded run of ResNet-18 on Fashion-MNIST beside the book's, as Markdown."""
     ours = History.load(RESULTS / "fashion_mnist_full.json")
@@ -37,7 +41,7 @@ def table() -> str:
         f"{run['physical_cores']} cores, Python {run['python']}, NumPy {run['numpy']}: "
         f"`{run['command']}`."
     )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{says}\n"
+    return _markdown(rows) + f"\n{says}\n"
 
 
 def fast(folder: Path = RESULTS) -> str:
@@ -56,7 +60,7 @@ def fast(folder: Path = RESULTS) -> str:
         f"In {run['precision']} on {run['cpu']} ({run['cpu_features']}) with "
         f"{run['physical_cores']} cores: `{command} --epochs N --seed N`."
     )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{says}\n"
+    return _markdown(rows) + f"\n{says}\n"
 
 
 def experiments(folder: Path = RESULTS) -> str:
@@ -70,7 +74,7 @@ def experiments(folder: Path = RESULTS) -> str:
             rows.append((name, f"{len(runs[0])}", f"{len(runs)}", *spans))
     if len(rows) == 2:
         return "None yet.\n"
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    return _markdown(rows)
 
 
 def speed(path: Path = RESULTS / "bench_cpu.json") -> str:
