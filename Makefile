@@ -10,7 +10,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab run data fashion-mnist doctor test test-quick test-pythons notebooks bench readme lint format lock clean
+.PHONY: help setup lab run data fashion-mnist doctor test test-quick test-faults test-pythons notebooks bench readme lint format fuzz audit lock clean
 
 help: ## say what the targets do
 	@echo "make TARGET, where TARGET is one of"
@@ -46,6 +46,9 @@ test: setup ## run every test: the library's and every notebook, cell by cell
 test-quick: setup ## run the library's tests only
 	D2LRES_SCALE=quick $(RUN) pytest tests
 
+test-faults: setup ## break what can break, thousands of times, and record what was survived
+	$(RUN) pytest tests -m "" --record-faults=results/faults.json
+
 test-pythons: setup ## run the library's tests on every Python from 3.10 to 3.13 that is found
 	$(RUN) nox
 
@@ -71,6 +74,22 @@ lint: setup ## check style and formatting
 format: setup ## put style and formatting right
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
+
+FUZZ_SECONDS ?= 120
+
+# In an environment of its own. atheris has wheels for Linux; the last for Python 3.10 is an old one.
+fuzz: setup ## search for bytes that the readers of files fail on (FUZZ_SECONDS=120 for each reader)
+	for reader in idx cifar10 cifar100 archive; do \
+	  mkdir -p out/fuzz/$$reader && \
+	  .venv/bin/uv run --quiet --no-project --python=.venv/bin/python --with='atheris>=2.3' --with=numpy \
+	    tests/fuzz.py $$reader -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -max_len=16384 \
+	    -print_final_stats=1 -artifact_prefix=out/fuzz/ out/fuzz/$$reader || exit 1; \
+	done
+
+# --strict: what could not be looked up is not said to be well.
+audit: setup ## ask the Python Packaging Advisory Database about every locked version (see SECURITY.md)
+	.venv/bin/uv tool run --quiet pip-audit==2.10.1 --strict --require-hashes --disable-pip \
+	  --requirement=requirements.lock
 
 # Versions that are locked and still fit stay as they are; delete the lock first to renew them all.
 lock: .venv/bin/uv ## renew requirements.lock from pyproject.toml

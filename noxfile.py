@@ -68,7 +68,7 @@ def pinned(session):
     python = new_environment(session, "3.11")
     install = [*UV, "pip", "install", "--python", python]
     # --no-config: without the overrides of pyproject.toml
-    session.run(*install, "--no-config", "--editable", f"{ROOT}[cpu,dev]", external=True)
+    session.run(*install, "--no-config", "--editable", f"{ROOT}[cpu,onnx,dev]", external=True)
     session.run(*UV, "pip", "check", "--python", python, external=True)
     run_tests(session, python)
 

@@ -100,7 +100,8 @@ def _data(record):
         rate = {m: r["d2lres"]["median"] for m, r in workload["images_per_s"].items()}
         if "batches" in rate:
             alone, beside = rate["train"] / rate["batches"], rate["train"] / rate["train_fed"] - 1
-            each.append(f"{_name(workload)}: {alone:.1%} alone, {beside:+.1%} of a step beside it")
+            name = _name(workload) + ", shifted and flipped" * (workload["shape"][1] == 3)
+            each.append(f"{name}: {alone:.1%} alone, {beside:+.1%} of a step beside it")
     return each and f"- Making the batches, as a share of a training step: {'; '.join(each)}."
 
 

@@ -104,7 +104,7 @@ def prepare(peer, workload, precision):
     runs["train"](3)
     about["memory_mb"] = peak_memory()
     runs["inference"](2)
-    if peer == "d2lres" and network == "resnet18":
+    if peer == "d2lres":
         runs |= runs_with_data(runs.pop("step"), shape)
     runs.pop("step", None)
     return about, runs
@@ -154,15 +154,22 @@ def runs_of(net, trainer, X, y):
 
 
 def runs_with_data(step, shape):
-    """Return the run of training on batches that are made meanwhile, and of making them alone."""
+    """Return the run of training on batches that are made meanwhile, and of making them alone.
+
+    Grey images are resized as those of Fashion-MNIST, those in colour are shifted and flipped.
+    """
     import mxnet as mx
     import numpy as onp
 
-    from d2lres import ArrayIter
+    from d2lres import ArrayIter, Compose, RandomCrop, RandomFlip
 
-    images = onp.random.default_rng(0).integers(256, size=(60_000, 1, 28, 28), dtype=onp.uint8)
+    batch_size, channels, *resize = shape
+    of_data, augment = (60_000, 1, 28, 28), None
+    if channels == 3:
+        of_data, augment = (50_000, 3, 32, 32), Compose([RandomCrop(padding=4), RandomFlip()])
+    images = onp.random.default_rng(0).integers(256, size=of_data, dtype=onp.uint8)
     labels = onp.arange(len(images)) % 10
-    data = ArrayIter(images, labels, shape[0], resize=shape[2:], shuffle=True)
+    data = ArrayIter(images, labels, batch_size, resize=resize, shuffle=True, augment=augment)
     endless = (batch for _ in iter(int, 1) for batch in data)
 
     def train_fed(steps):

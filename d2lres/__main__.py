@@ -1,4 +1,4 @@
-"""The command line: ``python -m d2lres doctor | data | train | experiment | summary | run``."""
+"""The command line: ``python -m d2lres COMMAND``."""
 
 import argparse
 import re
@@ -29,6 +29,15 @@ def main(argv: list[str] | None = None) -> int:
     repeating.add_argument("--seed", type=int, default=0)
     repeating.add_argument("--epochs", type=int, help="by default as many as were recorded")
     repeating.add_argument("--record", help="write the history to this JSON file")
+    repeating.add_argument("--weights", help="write the network to this .safetensors file")
+    transferring = commands.add_parser(
+        "transfer", help="learn CIFAR-10 from few images, with the pre-trained weights and without"
+    )
+    transferring.add_argument("--record", default="results/transfer.json")
+    predicting = commands.add_parser(
+        "predict", help="what the pre-trained network takes pictures for, of the CIFAR-100 classes"
+    )
+    predicting.add_argument("images", nargs="+", metavar="IMAGE", help="a JPEG or PNG file")
     listing = commands.add_parser("summary", help="list the layers of a network")
     listing.add_argument("network", help="such as resnet18, resnet50 or cifar_resnet20")
     listing.add_argument("--input", required=True, help="channels x height x width: 3x224x224")
@@ -39,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     args = vars(parser.parse_args(argv))
     try:
         return int(not globals()[f"_{args.pop('command')}"](**args))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"d2lres: {error}", file=sys.stderr)
         return 1
 
@@ -111,10 +120,32 @@ def _at_scale(scale, seed, precision):
     return history
 
 
-def _experiment(name, seed, epochs, record):
+def _experiment(name, seed, epochs, record, weights):
     from .experiment import experiment
 
-    return len(experiment(name, seed, epochs, record))
+    return len(experiment(name, seed, epochs, record, weights))
+
+
+def _predict(images):
+    import numpy as np
+    from mxnet import npx
+
+    from . import CIFAR100_LABELS, CIFAR100_MEAN, CIFAR100_STD, ArrayIter, narrow_resnet18
+    from .folder import read_image
+
+    pixels = np.stack([read_image(path, 32) for path in images])
+    normalize = (CIFAR100_MEAN, CIFAR100_STD)
+    ((X, _),) = ArrayIter(pixels, np.zeros(len(images)), len(images), normalize=normalize)
+    net = narrow_resnet18(pretrained=True)
+    for path, p in zip(images, npx.softmax(net(X)).asnumpy(), strict=True):
+        print(path, *(f"{p[i]:6.1%}  {CIFAR100_LABELS[i]}" for i in p.argsort()[:-6:-1]), sep="\n")
+    return True
+
+
+def _transfer(record):
+    from .experiment import transfer_experiment
+
+    return len(transfer_experiment(record))
 
 
 def _summary(network, input, classes, depth):

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .files import locked, written_whole
 __all__ = ["Checkpoints", "digest", "numbers_in", "restore", "state_of"]
 
 KEPT = 2  # should the last one be damaged, there is one before it
+NAMES = f"{'[0-9]' * 9}-{'[0-9a-f]' * 32}.safetensors"  # the step, and the digest of the content
 
 
 class Checkpoints:
@@ -39,23 +41,32 @@ class Checkpoints:
     ------
     BlockingIOError
         If another process is writing to the folder.
+    OSError
+        If the folder cannot be made or written to.
     """
 
     def __init__(self, folder: str | os.PathLike, identity: dict[str, Any]):
         self.folder, self.identity = Path(folder), json.loads(json.dumps(identity))
 
     def __enter__(self) -> Checkpoints:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = contextlib.ExitStack()
-        try:
-            self._lock.enter_context(locked(self.folder, wait=False))
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"another run is writing its checkpoints to {self.folder}. Wait for it, stop it, "
-                "or pass another folder."
-            ) from None
-        for part in self.folder.glob("*.part"):  # of a run that was killed while it wrote
-            part.unlink()
+        with contextlib.ExitStack() as stack:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.folder, wait=False))
+                for part in self.folder.glob("*.part"):  # of a run that was killed while it wrote
+                    part.unlink()
+                tempfile.TemporaryFile(dir=self.folder).close()
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"another run is writing its checkpoints to {self.folder}. Wait for it, stop "
+                    "it, or pass another folder."
+                ) from None
+            except OSError as error:
+                raise OSError(
+                    f"no checkpoints can be written to {self.folder} ({error.strerror}). Pass "
+                    "another folder, one of your own."
+                ) from error
+            self._lock = stack.pop_all()
         return self
 
     def __exit__(self, *_) -> None:
@@ -64,28 +75,40 @@ class Checkpoints:
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Return the arrays and facts of the last good state, or None if there is no state.
 
+        Damaged files that are newer than that are deleted.
+
         Raises
         ------
         ValueError
             If the state is that of another run, or all files are damaged.
         """
-        files = self._files()
-        for path in reversed(files):
+        damaged = []
+        for path in reversed(self._files()):
             if digest(path.read_bytes()) != path.stem.split("-")[1]:
                 print(f"{path} is damaged and was passed over")
+                damaged.append(path)
                 continue
             with safetensors.safe_open(path, framework="numpy") as file:
                 facts = json.loads(file.metadata()["facts"])
                 self._check(json.loads(file.metadata()["identity"]))
-                return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
-        if files:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            for path in damaged:  # which would count as one of those kept
+                path.unlink()
+            return arrays, facts
+        if damaged:
             raise ValueError(
                 f"every checkpoint in {self.folder} is damaged. Delete the folder to start anew."
             )
         return None
 
     def save(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        """Write the state after a number of steps, whole or not at all; delete those before it."""
+        """Write the state after a number of steps, whole or not at all, and delete older ones.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, for example to a full disk. The states from before are kept.
+        """
         metadata = {"facts": json.dumps(facts), "identity": json.dumps(self.identity)}
         content = save(arrays, metadata)
         with written_whole(self.folder / f"{step:09d}-{digest(content)}.safetensors") as file:
@@ -94,7 +117,7 @@ class Checkpoints:
             old.unlink()
 
     def _files(self):
-        return sorted(self.folder.glob("*-*.safetensors"))
+        return sorted(self.folder.glob(NAMES))
 
     def _check(self, theirs):
         """Raise an error that says what differs between the run of a state and this one."""

@@ -146,13 +146,14 @@ class _Compiled(gluon.Block):
         folded = len(X) == self._shape[0] and not training  # not for the smaller last batch
         key = (training, folded, X.ctx.device_type, X.shape[1:], len(X) == 1)
         graph = self._graphs.by_key.get(key)
-        if graph is None or not graph.is_fresh(X.ctx):
-            if graph is None:
-                with autograd.pause():
-                    self.net(X[:1])  # which explains what is wrong with X
+        if graph is None:
+            with autograd.pause():
+                self.net(X[:1])  # which explains what is wrong with X
             graph = self._graphs.by_key[key] = _Graph(
                 self.net, X, self._plans[training], training, folded
             )
+        elif not graph.is_fresh(X.ctx):
+            graph.refresh(X.ctx)
         return graph
 
     def __repr__(self):
@@ -184,12 +185,14 @@ class _Graph(gluon.SymbolBlock):
 
     def __init__(self, net, X, plan, training, folded):
         symbol, params = traced(net, training), net.collect_params()
-        self.counts, self._copies = {}, []
+        self.counts, self._folded, self._watched, self._matrices = {}, [], [], []
         if X.ctx.device_type == "cpu" and mx.runtime.Features().is_enabled("MKLDNN"):
             if folded and plan == _FLOAT32:
                 symbol, watched, matrices = for_inference(symbol, X.shape)
-                self._copies = [_Copy(params[name], X.ctx) for name in sorted(watched)]
                 params = _with_matrices(params, matrices, X.ctx)
+                self._matrices = [(params[name], params[w], f) for name, (w, f) in matrices.items()]
+                self._watched = [params[name] for name in sorted(watched)]
+                self._folded = list(params.values())
             else:
                 plain = symbol
                 symbol, self.counts = for_training(plain, X.shape, plan.fused)
@@ -199,9 +202,16 @@ class _Graph(gluon.SymbolBlock):
         data = mx.sym.var("data", dtype="float32").as_np_ndarray()
         super().__init__(symbol.as_np_ndarray(), [data], params=params)
         self.hybridize(static_alloc=True, static_shape=True)
+        self.refresh(X.ctx)
+
+    def refresh(self, device):
+        """Take copies of the parameters as they are now: a graph made anew would leak memory."""
+        self._clear_cached_op()
+        for constant, weight, matrix in self._matrices:
+            constant.set_data(np.array(matrix(weight.data(device).asnumpy())))
+        self._copies = [_Copy(param, device) for param in self._watched]
         # MXNet notices that a weight was written to, but not that another array took its place
-        held = params.values() if self._copies else ()
-        self._held = [(param, param.data(X.ctx)) for param in held]
+        self._held = [(param, param.data(device)) for param in self._folded]
 
     def is_fresh(self, device):
         """Whether the parameters that the graph holds a copy of are what they were."""
@@ -242,7 +252,8 @@ def _with_matrices(params, matrices, device):
 
 def _parts(block):
     """Return all that a network is made of, to see whether it was changed."""
-    parts = [block, *block._reg_params.values()]
+    frozen = getattr(block, "_kwargs", {}).get("use_global_stats")  # a batch norm, see freeze
+    parts = [block, frozen, *block._reg_params.values()]
     for child in block._children.values():
         parts += _parts(child)
     return parts

@@ -6,6 +6,7 @@ Nothing in here knows what is in the files.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import os
 import queue
@@ -24,6 +25,7 @@ from typing import NamedTuple
 from .files import locked, written_whole
 
 ANSWER_SECONDS = 8  # a server that has not answered by then is passed over
+SLOWEST = 1000  # bytes a second; one that sends less, for as long as that, is too
 DOWNLOAD_SECONDS = 900  # for all files of a data set and all mirrors together
 MAX_TRIES = 10  # of one file at one mirror, if each try brings some more of it
 REMOVED = "The file was removed; run this again to fetch it anew."  # the cure for one of ours
@@ -97,6 +99,8 @@ def fill(folder: Path, ways: dict[str, Callable]) -> tuple[str, str]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder):
+                for left in folder.glob("*.[0-9]*.part"):  # by a process that was killed
+                    left.unlink()
                 way(folder)
             return name, ""
         except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -108,7 +112,10 @@ def fill(folder: Path, ways: dict[str, Callable]) -> tuple[str, str]:
 def _in_few_words(error):
     if type(error) is urllib.error.URLError:  # wraps the real error
         error = error.reason
-    return getattr(error, "strerror", None) or str(error) or repr(error)
+    if isinstance(error, http.client.HTTPException) and not isinstance(error, ConnectionError):
+        return f"an answer that is not HTTP ({error!r:.100})"
+    words = getattr(error, "strerror", None) or str(error) or repr(error)
+    return " ".join(words.split())
 
 
 def download(urls: Iterable[str], file: Path, limit: int, check: Callable, deadline: float) -> None:
@@ -169,8 +176,9 @@ def _receive(url, part, limit, deadline):
 
     have = _size(part)
     headers = {"User-Agent": "d2lres"} | ({"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(url, headers=headers)
     try:
-        response = _open(urllib.request.Request(url, headers=headers))
+        response = _open(request, min(ANSWER_SECONDS, _seconds_left(deadline)))
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing to add: the check will say whether it is right
             return
@@ -180,40 +188,49 @@ def _receive(url, part, limit, deadline):
             raise OSError(f"{WEB_PAGE} came instead")
         if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             have = 0  # the server sends the file from its beginning
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
+        total = have + response.length if response.length else None
         bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, leave=False)
         bar.set_description(part.stem)
         with open(part, "ab" if have else "wb") as file, bar:
+            enough, by = have + SLOWEST * ANSWER_SECONDS, time.monotonic() + ANSWER_SECONDS
             while chunk := response.read1(1 << 16):
                 have += len(chunk)
                 if have > limit:
                     raise ValueError(f"{url}: expected at most {limit:,} bytes, found more")
-                if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"not done after {DOWNLOAD_SECONDS} s; a new try goes on there"
-                    )
                 file.write(chunk)
                 bar.update(len(chunk))
+                _seconds_left(deadline)
+                if have >= enough:
+                    enough, by = have + SLOWEST * ANSWER_SECONDS, time.monotonic() + ANSWER_SECONDS
+                elif time.monotonic() > by:
+                    raise TimeoutError(f"fewer than {SLOWEST:,} bytes a second came")
     if total and have < total:
         raise ConnectionError(f"the connection broke after {have:,} of {total:,} bytes")
 
 
-def _open(request):
+def _seconds_left(deadline):
+    """Return how many there are; after the deadline raise TimeoutError."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError(f"not done after {DOWNLOAD_SECONDS} s; a new try goes on there")
+    return left
+
+
+def _open(request, seconds):
     """Open a URL in bounded time; urllib alone waits for names, and for each address in turn."""
     answer = queue.SimpleQueue()
 
     def ask():
         try:
-            answer.put(urllib.request.urlopen(request, timeout=ANSWER_SECONDS))
+            answer.put(urllib.request.urlopen(request, timeout=seconds))
         except Exception as error:
             answer.put(error)
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        response = answer.get(timeout=ANSWER_SECONDS)
+        response = answer.get(timeout=seconds)
     except queue.Empty:
-        raise TimeoutError(f"no answer in {ANSWER_SECONDS} s") from None
+        raise TimeoutError(f"no answer in {seconds:.2g} s") from None
     if isinstance(response, Exception):
         raise response
     return response
@@ -234,24 +251,49 @@ def unpack(archive: Path, names: Iterable[str], folder: Path, limit: int) -> Non
     folder : pathlib.Path
         Where the files go.
     limit : int
-        Bytes that each of them has at most.
+        Bytes that the archive has at most when it is decompressed.
 
     Raises
     ------
     ValueError
-        If the archive is damaged, lacks one, or has something else in its place.
+        If the archive is damaged or longer, lacks one of the files, or contains anything but files
+        and folders with relative names: links, devices, ``/etc/passwd``, ``../evil``.
     """
     missing = set(names)
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                if member.name in missing:
-                    expect(member.isreg(), archive, f"a file {member.name}", "something else")
-                    words = f"{member.name} of at most {limit:,} bytes"
-                    expect(member.size <= limit, archive, words, f"{member.size:,}")
-                    with written_whole(folder / Path(member.name).name) as file:
-                        shutil.copyfileobj(tar.extractfile(member), file, 1 << 20)
-                    missing.remove(member.name)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+        with gzip.open(archive) as file:
+            stream = _Limited(file, limit, archive)
+            with tarfile.open(fileobj=stream, mode="r|") as tar:
+                for member in tar:
+                    _expect_harmless(member, archive, limit)
+                    if member.name in missing:
+                        expect(member.isreg(), archive, f"a file {member.name}", "a folder")
+                        with written_whole(folder / Path(member.name).name) as target:
+                            shutil.copyfileobj(tar.extractfile(member), target, 1 << 20)
+                        missing.remove(member.name)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         expect(False, archive, "a whole .tar.gz", f"a cut off or damaged one ({error})")
     expect(not missing, archive, "all of its files", f"none called {', '.join(sorted(missing))}")
+
+
+def _expect_harmless(member, archive, limit):
+    inside = not member.name.startswith("/") and ".." not in member.name.split("/")
+    expect(inside, archive, "names inside of one folder", member.name)
+    plain = member.isreg() or member.isdir()
+    expect(plain, archive, "files and folders only", f"something else, {member.name}")
+    words = f"{member.name} of at most {limit:,} bytes"
+    expect(0 <= member.size <= limit, archive, words, f"{member.size:,}")
+
+
+class _Limited:
+    """The bytes of a stream, but not more than so many: the size of a bomb is not to be known."""
+
+    def __init__(self, stream, limit, path):
+        self.stream, self.left, self.path = stream, limit, path
+        self.words = f"at most {limit:,} bytes when decompressed"
+
+    def read(self, size):
+        chunk = self.stream.read(size)
+        self.left -= len(chunk)
+        expect(self.left >= 0, self.path, self.words, "more")
+        return chunk

@@ -15,9 +15,9 @@ __all__ = ["locked", "written_whole"]
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes its name, in place of an older one, when it is complete.
 
-    Until then it is called ``path.part``. On an error nothing of it stays.
+    Until then its name ends in ``.part``. On an error nothing of it stays.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write it at once
     try:
         with open(part, "wb") as file:
             yield file

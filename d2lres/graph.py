@@ -47,7 +47,8 @@ def traced(net, training=True):
     if not isinstance(net, gluon.HybridBlock):
         raise TypeError(
             f"expected a HybridBlock, which can be traced into a graph, but got "
-            f"{type(net).__name__}. Build the network on nn.HybridBlock and nn.HybridSequential."
+            f"{type(net).__name__}. Build the network on nn.HybridBlock and nn.HybridSequential. "
+            "For a compiled network pass the one it was compiled from."
         )
     with autograd.train_mode() if training else autograd.predict_mode():
         try:

@@ -4,12 +4,15 @@ The last element of each is its dense layer: ``net[:-1]`` gives the vector of fe
 """
 
 import functools
+import hashlib
 import inspect
+from pathlib import Path
 
 from mxnet import npx
 from mxnet.gluon import nn
 
 from .blocks import BasicBlock, Bottleneck, PreActResidual, Residual, resnet_block
+from .weights import load_torch_weights
 
 __all__ = [
     "cifar_resnet",
@@ -33,6 +36,10 @@ _SPECIFICATIONS = {
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
 }
+
+# written by `python -m d2lres experiment cifar100-narrow`, its record beside it
+PRETRAINED = Path(__file__).with_name("pretrained") / "narrow_resnet18.safetensors"
+PRETRAINED_SHA256 = "4ef283d5e1d01783297a320fe81b5b7abb400cc1286f6f428e5c09e1f8e09fc4"
 
 
 def stem(num_channels=64):
@@ -232,7 +239,7 @@ def resnet152(
     return _resnet(152, num_classes, stem=stem, stride_on_1x1=stride_on_1x1)
 
 
-def narrow_resnet18(num_classes: int = 100) -> nn.HybridSequential:
+def narrow_resnet18(num_classes: int = 100, pretrained: bool = False) -> nn.HybridSequential:
     """Build an 18-layer residual network for images of 32x32, with a quarter of the channels.
 
     The paper's form with the stem for small images, see ``resnet18``, and stages of 16, 32, 64 and
@@ -242,13 +249,36 @@ def narrow_resnet18(num_classes: int = 100) -> nn.HybridSequential:
     ----------
     num_classes : int, default 100
         Length of the output vector.
+    pretrained : bool, default False
+        True gives it the weights that come with the course: of the fine classes of CIFAR-100 in the
+        order of ``CIFAR100_LABELS``, on images normalised by ``CIFAR100_MEAN`` and ``CIFAR100_STD``
+        as ``load_data_cifar100`` gives them. How they were trained and how good they are stands in
+        ``d2lres/pretrained/narrow_resnet18.json``. On disk they are float16, in memory float32.
 
     Returns
     -------
     mxnet.gluon.nn.HybridSequential
-        See ``resnet18``.
+        See ``resnet18``. With ``pretrained`` it is initialised, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If ``pretrained`` is asked for with another number of classes than 100, or the file is not
+        the one that came with the course.
+    FileNotFoundError
+        If it is missing.
     """
-    return _resnet(18, num_classes, stem="cifar", width=16)
+    if pretrained and num_classes != 100:
+        raise ValueError(
+            f"the pre-trained network knows the 100 classes of CIFAR-100, not {num_classes} others:"
+            f" write replace_head(narrow_resnet18(pretrained=True), {num_classes}) and train that"
+        )
+    net = _resnet(18, num_classes, stem="cifar", width=16)
+    if pretrained:
+        if hashlib.sha256(PRETRAINED.read_bytes()).hexdigest() != PRETRAINED_SHA256:
+            raise ValueError(f"{PRETRAINED} is damaged or another's: install d2lres again")
+        load_torch_weights(net, PRETRAINED)
+    return net
 
 
 def cifar_resnet(

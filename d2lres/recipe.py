@@ -7,7 +7,7 @@ import mxnet as mx
 from mxnet import gluon, npx
 
 from . import models
-from .augment import Compose, RandomCrop, RandomFlip
+from .augment import Augmentation, Compose, Cutout, MixUp, RandomCrop, RandomFlip
 from .cifar import load_data_cifar10, load_data_cifar100
 from .fashion_mnist import load_data_fashion_mnist
 from .train import History, train
@@ -61,9 +61,12 @@ class Recipe(NamedTuple):
         Only weights decay, no biases and no batch norms. Adam has no momentum.
     smoothing : float
         See ``LabelSmoothing``.
-    padding : int
-        Training images are shifted by up to so many pixels, see ``RandomCrop``, and flipped.
+    augment : sequence of Augmentation
+        What is done to the training images, in this order.
+    mixup : MixUp, optional
     warmup : float
+    num_train : int, optional
+        Train on so many images only.
 
     References
     ----------
@@ -82,8 +85,10 @@ class Recipe(NamedTuple):
     momentum: float = 0.9
     wd: float = 0
     smoothing: float = 0
-    padding: int = 0
+    augment: tuple[Augmentation, ...] = ()
+    mixup: MixUp | None = None
     warmup: float = 0
+    num_train: int | None = None
 
     def build(self) -> gluon.HybridBlock:
         """Return the network with fresh weights (He et al., 2015), of which only some decay."""
@@ -103,8 +108,9 @@ class Recipe(NamedTuple):
             "cifar10": load_data_cifar10,
             "cifar100": load_data_cifar100,
         }[self.data]
-        augment = Compose([RandomCrop(padding=self.padding), RandomFlip()])
-        return load(self.batch_size, num_valid=num_valid, augment=augment)
+        augment = Compose(self.augment) if self.augment else None
+        options = {"num_train": self.num_train, "num_valid": num_valid, "augment": augment}
+        return load(self.batch_size, **options)
 
     def scheduler(self, num_batches: int) -> mx.lr_scheduler.LRScheduler | None:
         """Return MXNet's scheduler for epochs of so many batches."""
@@ -162,9 +168,11 @@ class Recipe(NamedTuple):
             optimizer=self.optimizer,
             optimizer_params={**momentum, "wd": self.wd},
             loss=LabelSmoothing(self.smoothing) if self.smoothing else None,
+            mixup=self.mixup,
             checkpoint=checkpoint,
         )
-        history.run["recipe"] = self._asdict()
+        kinds = {"augment": repr(list(self.augment)), "mixup": repr(self.mixup)}
+        history.run["recipe"] = self._asdict() | kinds
         return net, history
 
 
@@ -178,7 +186,7 @@ _CIFAR10 = Recipe(
     lr=0.1,
     schedule="one cycle",
     wd=1e-4,
-    padding=4,
+    augment=(RandomCrop(padding=4), RandomFlip()),
     warmup=0.2,
 )
 _CIFAR100 = _CIFAR10._replace(
@@ -186,6 +194,16 @@ _CIFAR100 = _CIFAR10._replace(
     options={"num_classes": 100, "form": "paper", "stem": "cifar"},
     data="cifar100",
     num_epochs=12,
+    wd=5e-4,
+)
+# few images and a network that learns them by heart, for what augmentation does about it
+_FEW = _CIFAR10._replace(
+    network="small_resnet",
+    options={},
+    num_train=2_000,
+    num_epochs=30,
+    batch_size=64,
+    augment=(),
     wd=5e-4,
 )
 RECIPES = {
@@ -199,7 +217,7 @@ RECIPES = {
         schedule="one cycle",
         wd=5e-4,
         smoothing=0.1,
-        padding=1,
+        augment=(RandomCrop(padding=1), RandomFlip()),
         warmup=0.2,
     ),
     **{
@@ -213,6 +231,10 @@ RECIPES = {
         )
         for kind in ("resnet", "preact")
     },
+    "few": _FEW,
+    "few-crop-flip": _FEW._replace(augment=_CIFAR10.augment),
+    "few-cutout": _FEW._replace(augment=(*_CIFAR10.augment, Cutout(8))),
+    "few-mixup": _FEW._replace(augment=_CIFAR10.augment, mixup=MixUp(1)),
     "resnet20-80": _CIFAR10._replace(num_epochs=80, schedule="steps", warmup=0),
     "cifar100-narrow": _CIFAR100._replace(network="narrow_resnet18", options={}, num_epochs=24),
     "cifar100-resnet18": _CIFAR100,

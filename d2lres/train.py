@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -18,6 +19,7 @@ import numpy as onp
 from mxnet import autograd, gluon, np, npx
 
 from . import runtime
+from .augment import MixUp
 from .checkpoint import Checkpoints, digest, numbers_in, restore, state_of
 from .compile import compile, operators
 from .data import ArrayIter
@@ -104,6 +106,7 @@ def train(
     optimizer: str = "sgd",
     optimizer_params: dict[str, float] | None = None,
     loss: gluon.loss.Loss | None = None,
+    mixup: MixUp | None = None,
     checkpoint: str | os.PathLike | None = None,
 ) -> History:
     """Train a classifier, by default with minibatch SGD and the cross-entropy loss.
@@ -138,10 +141,15 @@ def train(
         What it takes besides the learning rate, such as ``{"momentum": 0.9, "wd": 1e-4}``.
     loss : mxnet.gluon.loss.Loss, optional
         Of scores and labels, one number per image. By default the cross-entropy.
+    mixup : MixUp, optional
+        Mixes the images of each batch, and their labels: ``loss`` then gets float32 shares (batch,
+        num_classes), and an image counts as right if the class of its larger share is predicted.
     checkpoint : path, optional
         A folder for the state of the run, saved every minute, after every epoch and when the run
         is told to stop (the stop button, Ctrl-C). The same call made again goes on from there, and
-        ends with the same history and parameters, to the last bit, as a run that never stopped.
+        ends with the same history and parameters, to the last bit, as a run that never stopped; an
+        iterable of your own has to give the same batches again. While a state cannot be written,
+        as on a full disk, the run goes on with the last one kept.
 
     Returns
     -------
@@ -152,13 +160,16 @@ def train(
     ------
     ValueError
         If ``num_epochs``, ``lr`` or a label is out of range, a data set is empty, or
-        ``checkpoint`` is that of another run.
+        ``checkpoint`` is that of another run or of a longer one.
     FloatingPointError
-        If the loss becomes infinite or no number; the last checkpoint is from before.
+        If the loss or a parameter to be saved becomes infinite or no number; the last checkpoint
+        is from before.
     RuntimeError
         If the network has not been initialised.
     BlockingIOError
         If another process writes to ``checkpoint``.
+    OSError
+        If ``checkpoint`` cannot be made or written to when the run starts.
 
     References
     ----------
@@ -170,18 +181,22 @@ def train(
     mx.random.seed(seed)
     if isinstance(train_iter, ArrayIter):
         train_iter.seed, train_iter.epoch = seed, 0
-    fast = compile(net, _first_batch(train_iter).as_in_ctx(device), precision)
-    loss, extra = loss or gluon.loss.SoftmaxCrossEntropyLoss(), optimizer_params or {}
+    X = _first_batch(train_iter).as_in_ctx(device)
+    fast = compile(net, X, precision)
+    mix = mixup and functools.partial(mixup, num_classes=fast(X).shape[1])
+    loss = loss or gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not mixup)
+    extra = optimizer_params or {}
     options = {"learning_rate": lr, "lr_scheduler": scheduler, **extra}
     trainer = gluon.Trainer(net.collect_params(), optimizer, options)
     recipe = {"optimizer": optimizer, "lr": lr, **extra, "scheduler": type(scheduler).__name__}
     recipe |= {"precision": fast.precision, "loss": type(loss).__name__, "seed": seed}
+    recipe |= {"mixup": repr(mixup)} if mixup else {}
     history = History(run=recipe | {"num_epochs": num_epochs, "device": str(device)})
     history.run |= _describe(train_iter)
-    run = _Run(fast, train_iter, test_iter, trainer, loss, device, history)
+    run = _Run(fast, train_iter, test_iter, trainer, loss, mix, device, history)
     if checkpoint is None:
         return run.to_epoch(num_epochs)
-    identity = recipe | _identity(net, train_iter, loss, scheduler)
+    identity = recipe | _identity(net, train_iter, test_iter, loss, scheduler)
     with Checkpoints(checkpoint, identity) as checkpoints:
         return run.saved_in(checkpoints).to_epoch(num_epochs)
 
@@ -193,10 +208,11 @@ _RANDOM = ("Dropout", "RNN", "bernoulli", "choice", "normal", "random", "sample"
 class _Run:
     """A run of training, which can stop after any batch and go on from there."""
 
-    def __init__(self, net, train_iter, test_iter, trainer, loss, device, history):
+    def __init__(self, net, train_iter, test_iter, trainer, loss, mix, device, history):
         self.net, self.train_iter, self.test_iter = net, train_iter, test_iter
-        self.trainer, self.loss, self.device, self.history = trainer, loss, device, history
-        self.meter, self.batch, self.checkpoints = _Meter(), 0, None
+        self.trainer, self.loss, self.mix = trainer, loss, mix
+        self.device, self.history = device, history
+        self.meter, self.batch, self.checkpoints, self.is_saved = _Meter(), 0, None, True
         self.draws = any(word in op for op, *_ in operators(net.net) for word in _RANDOM)
 
     def to_epoch(self, num_epochs):
@@ -212,7 +228,9 @@ class _Run:
                     if self.checkpoints and (signals.came or self._save_is_due()):
                         self._save()
                         if signals.came:
-                            print(f"stopped in {self._where()}: train again to go on from there")
+                            there = "there" if self.is_saved else "the last checkpoint"
+                            again = f"train again to go on from {there}"
+                            print(f"stopped in {self._where()}: {again}", flush=True)
                             return self.history
                 self._end_epoch()
                 progress.epoch()
@@ -229,27 +247,35 @@ class _Run:
         labels = y.asnumpy()  # before it goes to the device: no computation is waited for
         X, y = X.as_in_ctx(self.device), y.as_in_ctx(self.device)
         if self.draws:
-            mx.random.seed(_draw(self.history.run["seed"], len(self.history), self.batch))
+            mx.random.seed(_draw(*self._step_seed))
+        if self.mix:
+            X, y = self.mix(X, y, onp.random.default_rng([*self._step_seed, 1]))
         with autograd.record():
             Y_hat = self.net(X)
             l = self.loss(Y_hat, y)
         _check_labels(labels, Y_hat.shape[1])
         l.backward()
         self.trainer.step(len(y))
-        self.meter.add(l.sum(), _hits(Y_hat, y), len(y))
+        self.meter.add(l.sum(), _hits(Y_hat, y.argmax(axis=1) if self.mix else y), len(y))
         self._check_loss()
         self.batch += 1
+
+    @property
+    def _step_seed(self):
+        return self.history.run["seed"], len(self.history), self.batch
 
     def _check_loss(self):
         """Stop where the loss is no number any more, before that is saved."""
         if not math.isfinite(self.meter.loss_sum):
-            lr = self.trainer.learning_rate
-            kept = " The checkpoint from before is kept." if self.checkpoints else ""
-            raise FloatingPointError(
-                f"the loss became {self.meter.loss_sum} in {self._where()}, at the learning rate "
-                f"{lr:.3g}. Try a tenth of it, or let it rise slowly at the start; then look for "
-                f"images that are not finite.{kept}"
-            )
+            raise self._diverged(f"the loss became {self.meter.loss_sum}")
+
+    def _diverged(self, what):
+        lr = self.trainer.learning_rate
+        kept = f" What {self.checkpoints.folder} holds is from before." if self.checkpoints else ""
+        return FloatingPointError(
+            f"{what} in {self._where()}, at the learning rate {lr:.3g}. Try a tenth of it, or let "
+            f"it rise slowly at the start; then look for images that are not finite.{kept}"
+        )
 
     def _end_epoch(self):
         meter, history = self.meter, self.history
@@ -272,13 +298,24 @@ class _Run:
         self.checkpoints, self._saved_at = checkpoints, time.monotonic()
         state = checkpoints.load()
         if state:
-            arrays, facts = state
-            restore(self.net.net, self.trainer, arrays, facts)
-            self.meter, self.batch = _Meter(**facts["meter"]), facts["batch"]
-            run = self.history.run | {"resumed": facts["history"]["run"].get("resumed", 0) + 1}
-            vars(self.history).update(facts["history"], run=run)
-            print(f"resuming from {self._where()}")
+            self._go_on_from(*state)
         return self
+
+    def _go_on_from(self, arrays, facts):
+        saved, num_epochs = History(**facts["history"]), self.history.run["num_epochs"]
+        if (len(saved), facts["batch"]) > (num_epochs, 0):
+            raise ValueError(
+                f"the run in {self.checkpoints.folder} is past num_epochs={num_epochs}: it has "
+                f"{len(saved)} epochs and {facts['batch']} batches. Ask for more epochs, or pass "
+                "another folder."
+            )
+        restore(self.net.net, self.trainer, arrays, facts)
+        self.meter, self.batch = _Meter(**facts["meter"]), facts["batch"]
+        is_complete = len(saved) == num_epochs
+        resumed = {"resumed": saved.run.get("resumed", 0) + (not is_complete)}
+        vars(self.history).update(vars(saved), run=self.history.run | resumed)
+        complete = f"the run in {self.checkpoints.folder} is complete"
+        print(complete if is_complete else f"resuming from {self._where()}")
 
     def _save_is_due(self):
         return time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
@@ -287,10 +324,23 @@ class _Run:
         self.meter.stop()
         self._check_loss()
         arrays, facts = state_of(self.net.net, self.trainer)
+        for name, array in arrays.items():  # one step can spoil them before a loss shows it
+            if name.startswith("param:") and not onp.isfinite(array).all():
+                raise self._diverged(f"{name.removeprefix('param:')} is no longer finite")
         facts |= {"batch": self.batch, "meter": self.meter.state}
         facts["history"] = dataclasses.asdict(self.history)
-        step = len(self.history) * len(self.train_iter) + self.batch
-        self.checkpoints.save(step, arrays, facts)
+        step = len(self.history) * (len(self.train_iter) + 1) + self.batch  # + 1: the epoch's end
+        try:
+            self.checkpoints.save(step, arrays, facts)
+            self.is_saved = True
+        except OSError as error:
+            if self.is_saved:
+                print(
+                    f"{self._where()} could not be saved in {self.checkpoints.folder} "
+                    f"({error.strerror}). The run goes on and tries again; the last checkpoint "
+                    "is kept."
+                )
+            self.is_saved = False
         self.meter.start()
         self._saved_at = time.monotonic()
 
@@ -330,17 +380,25 @@ def _draw(seed, epoch, batch):
     return int(onp.random.SeedSequence([seed, epoch, batch]).generate_state(1)[0] >> 1)
 
 
-def _identity(net, train_iter, loss, scheduler):
+def _identity(net, train_iter, test_iter, loss, scheduler):
     """Say what a run has besides its recipe, so that no other goes on from its checkpoints."""
-    images = [getattr(train_iter, name, ()) for name in ("images", "labels")]
+    of_data = "num_examples", "image_shape", "batch_size", "shuffle", "augment", "normalize"
     params = [(n, p.lr_mult, p.wd_mult) for n, p in net._collect_params_with_prefix().items()]
     return {
-        **_of_data(train_iter, "batch_size", "num_examples", "image_shape", "augment", "normalize"),
+        **_of_data(train_iter, *of_data),
+        "num_batches": len(train_iter),
         "loss": [type(loss).__name__, numbers_in(loss)],
         "scheduler": [type(scheduler).__name__, numbers_in(scheduler)],
         "network": digest(json.dumps([params, operators(net)])),
-        "data": digest(*map(onp.ascontiguousarray, images)),
+        "data": _digest_of(train_iter),
+        "test data": _digest_of(test_iter),
     }
+
+
+def _digest_of(data_iter):
+    """Return what identifies the images and labels of an ArrayIter; others all look the same."""
+    arrays = [getattr(data_iter, name, ()) for name in ("images", "labels")]
+    return digest(*map(onp.ascontiguousarray, arrays))
 
 
 class _Meter:

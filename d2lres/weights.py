@@ -1,4 +1,4 @@
-"""Weights from PyTorch and Keras, without pickle."""
+"""Weights from PyTorch and Keras and back, without pickle."""
 
 import contextlib
 import os
@@ -11,10 +11,12 @@ import numpy as onp
 from mxnet import gluon, np, npx
 from mxnet.gluon import nn
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from .blocks import BasicBlock, Bottleneck
+from .files import written_whole
 
-__all__ = ["load_keras_weights", "load_torch_weights"]
+__all__ = ["load_keras_weights", "load_torch_weights", "save_torch_weights"]
 
 npx.set_np()
 
@@ -73,6 +75,49 @@ def load_torch_weights(net: gluon.HybridBlock, path: str | os.PathLike) -> None:
     """
     layers = {f"{torch}.": layer for layer, torch, _ in _named_layers(net)}
     _load(_wanted(layers, _TORCH, transposed={}), Path(path), epsilon=1e-5)
+
+
+def save_torch_weights(
+    net: gluon.HybridBlock, path: str | os.PathLike, dtype: str = "float32"
+) -> None:
+    """Write the weights of a network to a file that ``load_torch_weights`` and PyTorch read.
+
+    In PyTorch, ``model.load_state_dict(safetensors.torch.load_file(path))`` takes it if ``model``
+    is torchvision's network of the same layers.
+
+    Parameters
+    ----------
+    net : HybridSequential
+        As for ``load_torch_weights``, initialised.
+    path : str or Path
+        A ``.safetensors`` file, written whole or not at all.
+    dtype : {"float32", "float16"}, default "float32"
+        float16 takes half of the room and keeps three digits.
+
+    Raises
+    ------
+    TypeError
+        If ``net`` is none of those.
+    ValueError
+        If the file or ``dtype`` is of another kind, or a weight is no number or too large for it.
+    RuntimeError
+        If ``net`` has not been initialised.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"weights are written to a .safetensors file, but this is {path.name!r}")
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f"dtype is 'float32' or 'float16', not {dtype!r}")
+    layers = {f"{torch}.": layer for layer, torch, _ in _named_layers(net)}
+    wanted = _wanted(layers, _TORCH, transposed={})
+    with onp.errstate(over="ignore"):  # said below, by name
+        arrays = {n: w.param.data().asnumpy().astype(dtype) for n, w in wanted.items()}
+    wrong = [name for name, array in arrays.items() if not onp.isfinite(array).all()]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not all weights are numbers that {dtype} can hold")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as file:
+        file.write(save(arrays))
 
 
 def load_keras_weights(
@@ -142,7 +187,7 @@ def _parts(net):
     )
     if not is_known:
         raise TypeError(
-            f"weights can be loaded into a network of BasicBlock or Bottleneck, as "
+            f"weights have names elsewhere in a network of BasicBlock or Bottleneck, as "
             f"resnet18(num_classes=1000, form='paper'), resnet50() and cifar_resnet(20) build it, "
             f"but this is another {type(net).__name__}. (The book's form has other layers: "
             f"pass form='paper'. For a compiled network pass the one it was compiled from.)"

@@ -1,19 +1,73 @@
 """What several tests need."""
 
+import contextlib
 import http.server
+import json
+import socket
+import struct
+import sys
 import threading
+from pathlib import Path
 
 import mxnet as mx
 import numpy as onp
 import pytest
 
 from d2lres import ArrayIter, cifar, fashion_mnist, fetch
+from d2lres.files import written_whole
+from d2lres.runtime import machine
+
+FAULTS = pytest.StashKey()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--record-faults", metavar="FILE", help="write down what `faults` counted")
+
+
+def pytest_configure(config):
+    config.stash[FAULTS] = {}
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--record-faults"):  # of all tests those that count, the quick ones too
+        items[:] = [i for i in items if "faults" in i.fixturenames or "faults" in i.keywords]
+
+
+def pytest_sessionfinish(session):
+    if path := session.config.getoption("--record-faults"):
+        record = {"machine": machine(), "faults": session.config.stash[FAULTS]}
+        with written_whole(Path(path)) as file:
+            file.write(json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
+
+
+@pytest.fixture
+def faults(request):
+    """Count a fault that is tried and, if the block ends well, survived.
+
+    ``with faults("download", "connection cut"): ...`` is one of the area "download".
+    """
+    counts = request.config.stash[FAULTS]
+
+    @contextlib.contextmanager
+    def one(area, kind):
+        count = counts.setdefault(area, {}).setdefault(kind, {"tried": 0, "survived": 0})
+        count["tried"] += 1
+        yield
+        count["survived"] += 1
+
+    return one
 
 
 @pytest.fixture(autouse=True)
 def _seeded():
     mx.random.seed(0)
     onp.random.seed(0)
+
+
+@pytest.fixture
+def saves_every_batch(monkeypatch):
+    """Let runs of this process save a checkpoint after every batch."""
+    monkeypatch.setattr(sys.modules["d2lres.train"], "SECONDS_BETWEEN_CHECKPOINTS", 0)
 
 
 @pytest.fixture
@@ -51,40 +105,63 @@ class Server(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         how, name = self.path.strip("/").split("/")
         have = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
-        first = have == 0
         self.server.seen.append((how, name, have))
         body = self.server.contents[name]
+        page = b"<html>Please log in</html>"
         if how == "silent":
             self.server.quiet.wait(5)
-            return
-        if how == "404":
-            return self.send_error(404)
-        if how == "moved":
+        elif how in ("404", "500"):
+            self.send_error(int(how))
+        elif how in ("moved", "loop"):
             self.send_response(302)
-            self.send_header("Location", f"/good/{name}")
-            return self.end_headers()
-        if how == "page":
-            return self.answer(b"<html>Please log in</html>", kind="text/html")
-        if how == "page-as-data":
-            return self.answer(b"<html>Please log in</html>")
-        if how == "wrong":
-            return self.answer(self.server.wrong)
-        if how == "endless":
-            return self.answer(body + bytes(200_000))
-        if how == "whole":
-            return self.answer(body)
-        if have >= len(body):
-            return self.send_error(416)
-        self.answer(body[have:], have, len(body), send=len(body) // 2 if first else None, how=how)
+            self.send_header("Location", f"/{'good' if how == 'moved' else how}/{name}")
+            self.end_headers()
+        elif how == "garbage":
+            self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n" + body)
+        elif how == "drip-headers":
+            self.drip(b"HTTP/1.0 200 OK\r\n" + b"X-Wait: yes\r\n" * 100)
+        elif how == "page":
+            self.answer(page, kind="text/html")
+        elif how in ("page-as-data", "wrong", "endless"):
+            bodies = {"page-as-data": page, "wrong": self.server.wrong}
+            self.answer(bodies.get(how, body + bytes(200_000)))
+        elif how in ("longer", "shorter", "nonsense"):
+            lengths = {"longer": len(body) + 9, "shorter": len(body) - 9, "nonsense": "many"}
+            self.answer(body, length=lengths[how])
+        elif how == "other-range":
+            self.answer(body[7:], 7, len(body))
+        elif how == "whole":
+            self.answer(body)
+        elif have >= len(body):
+            self.send_error(416)
+        else:
+            self.answer(body[have:], have, len(body), how=how)
 
-    def answer(self, body, have=0, full=None, kind="application/x-gzip", send=None, how=""):
+    def answer(self, body, have=0, full=None, kind="application/x-gzip", length=None, how=""):
         self.send_response(206 if have else 200)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) if length is None else length))
         if have:
             self.send_header("Content-Range", f"bytes {have}-{full - 1}/{full}")
         self.end_headers()
-        self.wfile.write(body[:send] if how == "cut" else b"" if how == "dead" else body)
+        if how == "dead":
+            return
+        if how == "drip":
+            return self.drip(body)
+        broken = how in ("cut", "stall", "reset") and not have
+        self.wfile.write(body[: len(body) // 2] if broken else body)
+        if broken and how == "stall":
+            self.server.quiet.wait(5)
+        if broken and how == "reset":  # close without a word of good-bye
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+
+    def drip(self, body):
+        with contextlib.suppress(OSError):  # the other side left
+            for i in range(len(body)):
+                self.wfile.write(body[i : i + 1])
+                if self.server.quiet.wait(0.02):
+                    return
 
     def log_message(self, *_):
         pass

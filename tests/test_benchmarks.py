@@ -212,6 +212,8 @@ def test_the_table_says_what_else_was_measured():
     some["end_to_end"] = {"resize": 96, "batch_size": 256, "images_per_s": each}
     text = tables(json.loads(json.dumps(some)))
     assert "resnet18, 128 x 96x96: 2.0% alone, +2.0% of a step beside it" in text
+    some["workloads"]["resnet18_96"]["shape"][1] = 3
+    assert "96x96, shifted and flipped: 2.0% alone" in tables(some)
     assert "90 images/s against 30 with the book's code, 3.00x" in text
     some["workloads"] = {}
     assert "3.00x" in tables(some) and not rows(tables(some))

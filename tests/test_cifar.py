@@ -94,12 +94,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_file(tmp_path, case):
+def test_broken_file(tmp_path, case, faults):
     which, content, words = BROKEN[case]
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(ValueError, match=words) as error:
-        cifar.read_records(tmp_path / "x", which)
-    assert str(tmp_path / "x") in str(error.value)
+    with faults("files", "CIFAR: damaged, or something else"):
+        with pytest.raises(ValueError, match=words) as error:
+            cifar.read_records(tmp_path / "x", which)
+        assert str(tmp_path / "x") in str(error.value)
 
 
 def test_an_image_that_starts_like_a_web_page(tmp_path):
@@ -241,14 +242,17 @@ def test_download(server, official, tmp_path, how):
 
 
 @pytest.mark.parametrize("how", ["404", "page", "page-as-data", "wrong", "endless", "dead"])
-def test_bad_mirror(server, official, tmp_path, how, monkeypatch):
+def test_bad_mirror(server, official, tmp_path, how, monkeypatch, faults):
     monkeypatch.setattr(cifar, "MAX_ARCHIVE", len(official[1]) + 1000)
-    with pytest.raises(FileNotFoundError, match=r"machine \(not downloaded: .+\): run") as error:
-        server.mirrors(how)
-    assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
-    assert not any(cached(tmp_path).values())
-    assert server.mirrors(how, "good")[1] == DOWNLOADED
-    assert cached(tmp_path) == official[0]
+    with faults("download", "CIFAR-10 from a bad mirror"):
+        with pytest.raises(
+            FileNotFoundError, match=r"machine \(not downloaded: .+\): run"
+        ) as error:
+            server.mirrors(how)
+        assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
+        assert not any(cached(tmp_path).values())
+        assert server.mirrors(how, "good")[1] == DOWNLOADED
+        assert cached(tmp_path) == official[0]
 
 
 @pytest.mark.parametrize("how", ["good", "moved"])
@@ -268,10 +272,18 @@ def test_failed_download_is_not_tried_again_by_loading(server):
 
 
 def test_archive_goes_also_where_it_cannot_be_unpacked(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "MAX_FILE", 1000)
-    with pytest.raises(FileNotFoundError, match="not downloaded: .* of at most 1,000 bytes"):
+    monkeypatch.setattr(cifar, "MAX_UNPACKED", 1000)
+    with pytest.raises(FileNotFoundError, match="not downloaded: .*at most 1,000 bytes when"):
         server.mirrors("good")
     assert cached(tmp_path) == {}
+
+
+def test_archive_that_a_killed_process_left_is_unpacked(server, official, tmp_path, faults):
+    left = {TEN.archive: official[1], "data_batch_1.bin.99.part": b"half"}
+    write(tmp_path / "cache" / TEN.folder, left)
+    with faults("archive", "SIGKILL while it is unpacked"):
+        assert server.mirrors("404")[1] == DOWNLOADED and not server.seen
+        assert cached(tmp_path) == official[0]
 
 
 def test_files_of_a_faster_process_are_taken(server, official, tmp_path):

@@ -115,13 +115,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_file(tmp_path, case):
+def test_broken_file(tmp_path, case, faults):
     content, words = BROKEN[case]
     path = tmp_path / IMAGES
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=words) as error:
-        fashion_mnist.read_idx(path)
-    assert str(path) in str(error.value)
+    with faults("files", "IDX: damaged, or something else"):
+        with pytest.raises(ValueError, match=words) as error:
+            fashion_mnist.read_idx(path)
+        assert str(path) in str(error.value)
 
 
 def test_label_out_of_range(tmp_path):
@@ -139,17 +140,18 @@ CLAIMS = {  # sizes in the header, bytes that follow, the same compressed?
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_header_cannot_claim_memory(tmp_path, claim):
+def test_header_cannot_claim_memory(tmp_path, claim, faults):
     sizes, n, zipped = CLAIMS[claim]
     content = good[:4] + np.array(sizes, ">u4").tobytes() + np.random.default_rng(0).bytes(n)
     path = tmp_path / "x"
     path.write_bytes(gzip.compress(content) if zipped else content)
-    tracemalloc.start()
-    with pytest.raises(ValueError, match="a file too short|after the header, found 500,000"):
-        fashion_mnist.read_idx(path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 5e6
+    with faults("files", "IDX: a header that claims too much"):
+        tracemalloc.start()
+        with pytest.raises(ValueError, match="a file too short|after the header, found 500,000"):
+            fashion_mnist.read_idx(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 5e6
 
 
 # finding files
@@ -377,10 +379,11 @@ def test_download(server, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("mirror", ["404", "page", "page-as-data", "wrong", "endless", "dead"])
-def test_bad_mirror_is_passed_over(server, tmp_path, mirror):
-    assert server.mirrors(mirror, "good")[1] == DOWNLOADED
-    assert cached(tmp_path) == GZIPPED
-    assert [how for how, *_ in server.seen] == [mirror, "good"] * 4
+def test_bad_mirror_is_passed_over(server, tmp_path, mirror, faults):
+    with faults("download", "Fashion-MNIST from a bad mirror"):
+        assert server.mirrors(mirror, "good")[1] == DOWNLOADED
+        assert cached(tmp_path) == GZIPPED
+        assert [how for how, *_ in server.seen] == [mirror, "good"] * 4
 
 
 WORDS = {

@@ -3,6 +3,8 @@ import sys
 
 import nbformat
 import pytest
+from mxnet import np
+from PIL import Image
 
 from d2lres import __version__
 from d2lres.__main__ import main
@@ -53,6 +55,15 @@ def test_train_records_the_run(tmp_path, monkeypatch, capsys):
     assert "40 images of 28x28 pixels, 1 epoch," in capsys.readouterr().out
 
 
+def test_transfer(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "d2lres.experiment.transfer_experiment", lambda *args: calls.append(args) or [{}]
+    )
+    assert main(["transfer"]) == main(["transfer", "--record", "x.json"]) == 0
+    assert calls == [("results/transfer.json",), ("x.json",)]
+
+
 def test_train_by_a_recipe(tmp_path, monkeypatch, capsys):
     from d2lres import recipe
 
@@ -70,6 +81,43 @@ def test_train_by_a_recipe(tmp_path, monkeypatch, capsys):
     assert history["run"]["recipe"]["num_epochs"] == 2
     out = capsys.readouterr().out
     assert "500 validation images" in out and f"accuracy {history['test_acc'][-1]:.1%}" in out
+
+
+def test_predict(tmp_path, monkeypatch, capsys):
+    def net(X):
+        assert X.shape == (2, 3, 32, 32)
+        scores = np.zeros((2, 100))
+        scores[:, [3, 8, 98]] = X.mean(axis=(2, 3))
+        return scores
+
+    monkeypatch.setattr("d2lres.narrow_resnet18", lambda pretrained: pretrained and net)
+    for name, colour in (("red", (255, 0, 0)), ("yellow", (255, 255, 0))):
+        Image.new("RGB", (60, 40), colour).save(tmp_path / f"{name}.png")
+    red, yellow = (str(tmp_path / f"{name}.png") for name in ("red", "yellow"))
+    assert main(["predict", red, yellow]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (len(lines), lines[0], lines[6]) == (12, red, yellow)
+    # red is 1.84 by the mean and standard deviation of CIFAR-100, and e^1.84 of 103.8 is 6.1%
+    assert lines[1] == "  6.1%  bear" and lines[2].startswith("  1.0%  ")
+    assert {line.split("%  ")[1] for line in lines[7:9]} == {"bear", "bicycle"}
+
+
+def test_predict_needs_pictures(tmp_path, capsys):
+    (tmp_path / "1.jpg").write_text("text")
+    assert main(["predict", str(tmp_path / "1.jpg")]) == 1
+    assert main(["predict", str(tmp_path / "2.jpg")]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 2
+    assert "1.jpg is no JPEG or PNG that can be read" in err and "No such file" in err
+
+
+def test_a_training_that_came_to_nothing_ends_in_one_line(monkeypatch, capsys):
+    def fail(**_):
+        raise FloatingPointError("the loss is nan")
+
+    monkeypatch.setattr("d2lres.__main__._train", fail)
+    assert main(["train"]) == 1
+    assert capsys.readouterr().err == "d2lres: the loss is nan\n"
 
 
 def test_what_cannot_be_done_is_said_in_one_line(capsys):

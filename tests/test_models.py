@@ -1,3 +1,4 @@
+import hashlib
 import inspect
 import math
 
@@ -9,14 +10,18 @@ from mxnet.gluon import nn
 from d2lres import (
     BasicBlock,
     Bottleneck,
+    History,
     PreActResidual,
     Residual,
     cifar_resnet,
+    models,
+    narrow_resnet18,
     resnet18,
     resnet34,
     resnet50,
     resnet101,
     resnet152,
+    save_torch_weights,
     stem,
 )
 
@@ -275,3 +280,49 @@ def test_forms_and_stems_that_there_are_not():
     for build in (resnet18, resnet34, resnet50, resnet101, resnet152):
         with pytest.raises(ValueError, match="stem is 'imagenet' or 'cifar', not 'mnist'"):
             build(stem="mnist")
+
+
+# --- with the weights that come with the course
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A network of which the weights are shipped: one that was never trained."""
+    net, path = narrow_resnet18(), tmp_path / "narrow_resnet18.safetensors"
+    net.initialize(mx.init.Xavier())
+    net(np.ones((1, 3, 32, 32)))
+    save_torch_weights(net, path, "float16")
+    monkeypatch.setattr(models, "PRETRAINED", path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(models, "PRETRAINED_SHA256", digest)
+    return net
+
+
+def test_pretrained_weights(shipped):
+    net, X = narrow_resnet18(pretrained=True), np.random.uniform(size=(2, 3, 32, 32))
+    assert 0 < abs(net(X) - shipped(X)).max() < 0.01
+    assert all(p.data().dtype == "float32" for p in net.collect_params().values())
+    assert models.PRETRAINED.stat().st_size < 1_500_000
+
+
+def test_pretrained_weights_that_are_not_those(shipped):
+    with pytest.raises(ValueError, match="100 classes.*10 others: write replace_head.*, 10\\)"):
+        narrow_resnet18(10, pretrained=True)
+    content = models.PRETRAINED.read_bytes()
+    models.PRETRAINED.write_bytes(content[:-1] + b"!")
+    with pytest.raises(ValueError, match="damaged or another's: install d2lres again"):
+        narrow_resnet18(pretrained=True)
+    models.PRETRAINED.unlink()
+    with pytest.raises(FileNotFoundError, match="narrow_resnet18.safetensors"):
+        narrow_resnet18(pretrained=True)
+
+
+@pytest.mark.skipif(not models.PRETRAINED.exists(), reason="not trained yet")
+def test_the_weights_that_are_shipped_are_those_of_the_record():
+    record = History.load(models.PRETRAINED.with_suffix(".json"))
+    assert record.run["weights_sha256"] == models.PRETRAINED_SHA256
+    assert record.run["recipe"]["network"] == "narrow_resnet18"
+    assert len(record) == record.run["num_epochs"] == 24
+    # rounding to 16 bits has cost nothing
+    assert abs(record.run["measured"]["top1_acc"] - record.test_acc[-1]) < 0.002
+    assert num_trainable(narrow_resnet18(pretrained=True)) == 713_076

@@ -1,8 +1,10 @@
 import importlib.util
+import json
 import re
 from pathlib import Path
 
 from d2lres import History
+from d2lres.runtime import machine
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,6 +41,16 @@ def test_the_experiments_that_were_recorded(tmp_path):
     history.save(tmp_path / "fast_05_epochs_seed0.json")  # has a table of its own
     (row,) = tool.experiments(tmp_path).splitlines()[2:]
     assert row == "| plain20 | 1 | 2 | 10.00% to 15.00% | 20.00% to 25.00% |"
+
+
+def test_the_faults_that_were_recorded(tmp_path):
+    tool, path = readme_tool(), tmp_path / "faults.json"
+    assert "make test-faults" in tool.faults(path)
+    kinds = {"cut": {"tried": 1000, "survived": 999}, "404": {"tried": 2, "survived": 2}}
+    record = {"machine": machine(), "faults": {"download": kinds}}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    row = tool.faults(path).splitlines()[2]
+    assert row == "| download | cut; 404 | 1,002 | 1,001 |"
 
 
 def test_it_opens_with_the_two_commands():

@@ -64,6 +64,14 @@ def test_numpy_stays_as_it_was_for_everyone_else():
     assert (out, err) == ("True True", "")
 
 
+def test_mxnet_does_not_load_scikit_learn():
+    pytest.importorskip("sklearn")
+    out, err = python(
+        "import sys, mxnet\nloaded = 'sklearn' in sys.modules\nimport sklearn.base\nprint(loaded)"
+    )
+    assert (out, err) == ("False", "")
+
+
 NO_HOOK = "import sys\nsys.meta_path[:] = [f for f in sys.meta_path if 'D2lres' not in str(f)]\n"
 
 

@@ -3,12 +3,13 @@ import json
 import mxnet as mx
 import numpy as onp
 import pytest
-from mxnet import np
+from mxnet import gluon, np
 from mxnet.gluon import nn
 
 from d2lres import (
     ArrayIter,
     History,
+    MixUp,
     Residual,
     confusion_matrix,
     evaluate_accuracy,
@@ -55,6 +56,25 @@ def test_what_the_history_holds(stripes):
     assert (run_of["seed"], run_of["lr"], run_of["num_epochs"]) == (0, 0.1, 3)
     assert (run_of["source"], run_of["batch_size"], run_of["num_examples"]) == ("stripes", 16, 32)
     assert run_of["mxnet"].endswith("1.9.1") and run_of["cpu"] and run_of["numpy"]
+
+
+def test_mixup_trains_on_mixed_images_and_labels(stripes):
+    shapes = set()
+
+    class Loss(gluon.loss.SoftmaxCrossEntropyLoss):
+        def forward(self, Y_hat, Y):
+            shapes.add((Y_hat.shape, Y.shape))
+            return super().forward(Y_hat, Y)
+
+    (net, history), (_, same), (_, plain) = (
+        run(stripes, mixup=MixUp(1)),
+        run(stripes, mixup=MixUp(1), loss=Loss(sparse_label=False)),
+        run(stripes),
+    )
+    assert history.train_loss == same.train_loss != plain.train_loss
+    assert shapes == {((16, 2), (16, 2))} and history.run["mixup"] == "MixUp(alpha=1)"
+    assert "mixup" not in plain.run
+    assert history.test_acc[-1] == evaluate_accuracy(net, stripes())  # on images as they are
 
 
 def test_the_same_seed_gives_the_same_history(stripes):
@@ -104,9 +124,20 @@ def test_any_iterable_of_batches_will_do(stripes):
     assert history.run["source"] is None and len(history) == 1
 
 
-def test_a_last_batch_that_is_smaller(stripes):
-    history = train(small_net(), stripes(num=20), stripes(num=20), 2, 0.1, precision="float32")
-    assert 0 <= history.train_acc[0] <= 1 and len(history) == 2
+@pytest.mark.parametrize("num, batch_size", [(20, 16), (5, 16), (3, 1), (1, 16)])
+def test_batches_of_any_size(stripes, num, batch_size):
+    data = stripes(num=num, batch_size=batch_size)
+    history = train(small_net(), data, data, 2, 0.1, precision="float32")
+    assert len(history) == 2 and history.train_loss[1] < history.train_loss[0] < 2
+    assert history.train_acc[1] * num == pytest.approx(round(history.train_acc[1] * num))
+
+
+@pytest.mark.parametrize("num_classes", [1, 2])
+def test_images_of_one_class_only(stripes, num_classes):
+    data = stripes()
+    data.labels[:] = 0
+    history = train(small_net(num_classes), data, data, 3, 0.1, precision="float32")
+    assert history.test_acc[-1] == 1 and history.train_loss[-1] < 0.5
 
 
 def test_save_and_load(stripes, tmp_path):

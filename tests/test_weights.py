@@ -10,7 +10,7 @@ import pytest
 from mxnet import autograd, gluon, np
 from mxnet.gluon import nn
 from reference.draw import draw
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from d2lres import (
     Residual,
@@ -19,6 +19,7 @@ from d2lres import (
     load_torch_weights,
     models,
     resnet18,
+    save_torch_weights,
     weights,
 )
 
@@ -120,6 +121,36 @@ def test_the_residual_block_of_lesson_8(framework):
                 before, n = 0.9 * arrays[name], Y.size // 8
                 after = before + (after - before) * (n - 1) / n
             assert error(param.data(), after) < 1e-6
+
+
+@pytest.mark.parametrize(("dtype", "close"), [("float32", 0), ("float16", 1e-3)])
+def test_there_and_back(tmp_path, fits, dtype, close):
+    net, again = cifar_resnet(8), cifar_resnet(8)
+    load_torch_weights(net, written(tmp_path, fits))
+    save_torch_weights(net, tmp_path / "new" / "ours.safetensors", dtype)
+    arrays = load_file(tmp_path / "new" / "ours.safetensors")
+    assert {name: array.dtype.name for name, array in arrays.items()} == dict.fromkeys(fits, dtype)
+    assert all(onp.allclose(arrays[n], fits[n], atol=close, rtol=close) for n in fits)
+    load_torch_weights(again, tmp_path / "new" / "ours.safetensors")
+    X = np.ones((2, 1, 8, 8))
+    assert abs(again(X) - net(X)).max() <= 20 * close
+
+
+def test_weights_that_cannot_be_saved(tmp_path, fits):
+    net, path = cifar_resnet(8), tmp_path / "ours.safetensors"
+    with pytest.raises(RuntimeError, match="not been initialized"):
+        save_torch_weights(net, path)
+    fits["bn1.running_var"][3] = 1e5
+    load_torch_weights(net, written(tmp_path, fits))
+    for args, error, words in [
+        ((net, path, "float16"), ValueError, "^bn1.running_var: not all weights.*float16 can"),
+        ((net, path, "int8"), ValueError, "dtype is 'float32' or 'float16', not 'int8'"),
+        ((net, tmp_path / "ours.params"), ValueError, "to a .safetensors file, but.*'ours.params'"),
+        ((resnet18(), path), TypeError, "pass form='paper'"),
+    ]:
+        with pytest.raises(error, match=words):
+            save_torch_weights(*args)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.npz"]
 
 
 # --- a file that does not fit changes nothing

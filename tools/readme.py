@@ -16,6 +16,7 @@ COLUMNS = ("train_loss", "train_acc", "test_acc")
 START, END = "<!-- from results/ by `make readme` -->\n", "<!-- end -->"
 FAST_START = "<!-- fast from results/ by `make readme` -->\n"
 RUNS_START = "<!-- runs from results/ by `make readme` -->\n"
+FAULTS_START = "<!-- faults from results/ by `make readme` -->\n"
 SPEED_START = "<!-- speed from results/ by `make readme` -->\n"
 
 
@@ -85,9 +86,24 @@ def speed(path: Path = RESULTS / "bench_cpu.json") -> str:
     return tables(json.loads(path.read_text(encoding="utf-8")))
 
 
+def faults(path: Path = RESULTS / "faults.json") -> str:
+    """Return how many faults were tried and survived, as Markdown."""
+    if not path.exists():
+        return "Not tried yet: `make test-faults`.\n"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    rows = [("what", "faults", "tried", "survived"), ("---",) * 4]
+    for area, kinds in record["faults"].items():
+        tried, survived = (sum(k[n] for k in kinds.values()) for n in ("tried", "survived"))
+        rows.append((area, "; ".join(kinds), f"{tried:,}", f"{survived:,}"))
+    about = record["machine"]
+    says = f"{about['cpu']} with {about['physical_cores']} cores, Python {about['python']}"
+    return _markdown(rows) + f"\n{says}, NumPy {about['numpy']}: `make test-faults`.\n"
+
+
 def with_table(readme: str) -> str:
     """Return the text of the README with fresh tables."""
     renders = {START: table, FAST_START: fast, RUNS_START: experiments, SPEED_START: speed}
+    renders[FAULTS_START] = faults
     for start, render in renders.items():
         if start in readme:
             before, rest = readme.split(start)

@@ -1,0 +1,42 @@
+"""Grad-CAM: where in an image the evidence for a class is."""
+
+from mxnet import autograd, npx
+
+__all__ = ["grad_cam"]
+
+npx.set_np()
+
+
+def grad_cam(net, X, y):
+    """Return heat maps: how much each place of the last feature maps speaks for a class.
+
+    The channels are weighted by the mean gradient of the class's score, added up, and what speaks
+    against the class is cut off at zero.
+
+    Parameters
+    ----------
+    net : HybridSequential
+        A trained network whose last two elements are its pooling and its dense layer, as all of
+        ``d2lres`` are.
+    X : float32 array, shape (batch, channels, height, width)
+    y : int array, shape (batch,)
+        The class asked about in each image: its own, the predicted one, or any other.
+
+    Returns
+    -------
+    float32 array, shape (batch, map_height, map_width)
+        Not negative; of the size of the last feature maps.
+
+    References
+    ----------
+    Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    Localization (2017), section 3.
+    """
+    body, head = net[:-2], net[-2:]
+    maps = body(X)
+    maps.attach_grad()
+    with autograd.record(train_mode=False):
+        score = npx.pick(head(maps), y)
+    score.backward()
+    weights = maps.grad.mean(axis=(2, 3), keepdims=True)
+    return npx.relu((weights * maps).sum(axis=1))

@@ -1,0 +1,214 @@
+"""Transfer: the features of a trained network, put to another task."""
+
+from __future__ import annotations
+
+import mxnet as mx
+from mxnet import gluon, npx
+from mxnet.gluon import nn
+
+from .train import History, train
+
+__all__ = ["features", "fine_tune", "freeze", "layer_lr", "replace_head", "unfreeze"]
+
+npx.set_np()
+
+
+def features(net: gluon.HybridBlock) -> nn.HybridSequential:
+    """Return all of a network but its last layer, with the same parameters.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        A network of this library or of ``gluon.model_zoo``, whose last layer is a dense one.
+
+    Returns
+    -------
+    HybridSequential
+        Takes what ``net`` takes and gives what its last layer sees: float32 (batch, channels). To
+        train or freeze it is to train or freeze ``net``.
+
+    Raises
+    ------
+    TypeError
+        If the last layer of ``net`` is not a dense one.
+    """
+    body, _ = _body_and_head(net)
+    return _sequence(*body, nn.Flatten())
+
+
+def replace_head(net: gluon.HybridBlock, num_classes: int) -> nn.HybridSequential:
+    """Return a network for other classes, on the features of a trained one.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        As for ``features``, initialised. It stays as it is, but shares all parameters except those
+        of its last layer with the new network: what one learns there, the other has learned.
+    num_classes : int
+        Length of the new output vector.
+
+    Returns
+    -------
+    HybridSequential
+        Its last layer is a fresh dense one (Xavier), on the device of the old one.
+
+    Raises
+    ------
+    TypeError
+        If the last layer of ``net`` is not a dense one.
+    ValueError
+        If ``num_classes`` is less than 1.
+    RuntimeError
+        If ``net`` has not been initialised.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes is at least 1, not {num_classes!r}")
+    body, old = _body_and_head(net)
+    head = nn.Dense(num_classes, in_units=max(old.weight.shape[1], 0))
+    head.initialize(mx.init.Xavier(), ctx=old.weight.list_ctx())
+    return _sequence(*body, head)
+
+
+def freeze(net: gluon.HybridBlock) -> None:
+    """Let training change nothing of a network, or of the part of one that is given.
+
+    The parameters get no gradient. Batch normalisation would still move its running averages and
+    compute with the mean and variance of each batch, in training: now it always computes with the
+    averages, which stay. ``freeze(features(net))`` leaves the last layer to be trained.
+
+    ``train`` and ``compile`` notice it. A network that was hybridized before has to be hybridized
+    again, ``net.hybridize()``: MXNet would go on with the graph that it has.
+
+    Parameters
+    ----------
+    net : HybridBlock
+    """
+    _set(net, grad_req="null", use_global_stats=True)
+
+
+def unfreeze(net: gluon.HybridBlock) -> None:
+    """Undo ``freeze``: all that can be trained is trained again."""
+    _set(net, grad_req="write", use_global_stats=False)
+
+
+def layer_lr(net: gluon.HybridBlock, factor: float) -> None:
+    """Let the layers of a network learn the more slowly, the further they are from its last one.
+
+    The last layer keeps the learning rate of the trainer. The stage before it has that divided by
+    ``factor``, the one before that by ``factor ** 2``, and so on to the stem.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        As for ``features``. It is its parameters' ``lr_mult`` that is set.
+    factor : float
+        1 gives all layers the same learning rate again.
+
+    Raises
+    ------
+    TypeError
+        If the last layer of ``net`` is not a dense one.
+    ValueError
+        If ``factor`` is not positive.
+
+    References
+    ----------
+    Howard and Ruder, Universal Language Model Fine-tuning for Text Classification (2018), section
+    3.2.
+    """
+    if not factor > 0:
+        raise ValueError(
+            f"factor divides the learning rate of each stage and is positive, not {factor!r}; "
+            "to leave the stages as they are, freeze(features(net))"
+        )
+    body, head = _body_and_head(net)
+    parts = [head, *reversed([part for part in body if part.collect_params().keys()])]
+    for distance, part in enumerate(parts):
+        part.collect_params().setattr("lr_mult", factor**-distance)
+
+
+def fine_tune(
+    net: gluon.HybridBlock,
+    train_iter,
+    test_iter,
+    num_epochs: int,
+    lr: float,
+    device: mx.Context | None = None,
+    *,
+    factor: float = 2.0,
+    **options,
+) -> History:
+    """Train a network that has learned another task before.
+
+    The early layers, whose features are the most general, learn more slowly than the late ones, and
+    the learning rate falls to zero along a cosine. To train the new head alone first ::
+
+        net = replace_head(narrow_resnet18(pretrained=True), 10)
+        freeze(features(net))
+        fine_tune(net, train_iter, test_iter, num_epochs=1, lr=0.1)
+        unfreeze(net)
+        fine_tune(net, train_iter, test_iter, num_epochs=5, lr=0.01)
+
+    Parameters
+    ----------
+    net, train_iter, test_iter, num_epochs, device
+        As for ``train``; ``net`` is what ``replace_head`` returned.
+    lr : float
+        The learning rate of the last layer at the start.
+    factor : float, default 2.0
+        See ``layer_lr``, which is what stays set.
+    **options
+        What else ``train`` takes. By default ``optimizer_params={"momentum": 0.9}``.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for ``train`` and ``layer_lr``.
+
+    References
+    ----------
+    Yosinski et al., How Transferable Are Features in Deep Neural Networks? (2014);
+    Dive into Deep Learning, section 14.2.
+    """
+    layer_lr(net, factor)
+    num_steps = num_epochs * len(train_iter)
+    # at least 1 and 0: train says what is wrong with less
+    scheduler = mx.lr_scheduler.CosineScheduler(max(num_steps, 1), max(lr, 0), final_lr=0)
+    options = {"scheduler": scheduler, "optimizer_params": {"momentum": 0.9}} | options
+    history = train(net, train_iter, test_iter, num_epochs, lr, device, **options)
+    history.run["layer_lr"] = factor
+    return history
+
+
+def _body_and_head(net):
+    """Return the layers up to the pooled vector, and the dense one behind them."""
+    if isinstance(net, nn.HybridSequential):
+        layers = list(net)
+    else:  # as the networks of gluon.model_zoo are built
+        layers = [*getattr(net, "features", ()), getattr(net, "output", None)]
+    if not layers or not isinstance(layers[-1], nn.Dense):
+        raise TypeError(
+            "expected a network whose last layer is a dense one, as all of d2lres and the ResNets "
+            f"of gluon.model_zoo are, but this is another {type(net).__name__}. For a compiled "
+            "network pass the one it was compiled from."
+        )
+    return layers[:-1], layers[-1]
+
+
+def _sequence(*layers):
+    net = nn.HybridSequential()
+    net.add(*layers)
+    return net
+
+
+def _set(net, grad_req, use_global_stats):
+    def switch(block):
+        if isinstance(block, nn.BatchNorm):
+            block._kwargs["use_global_stats"] = use_global_stats
+
+    net.collect_params().setattr("grad_req", grad_req)
+    net.apply(switch)
