@@ -23,6 +23,7 @@ TAUGHT = {
     "PreActResidual",
     "Residual",
     "cifar_resnet",
+    "grad_cam",
     "resnet18",
     "resnet_block",
     "stem",
