@@ -536,7 +536,7 @@ def doctor() -> bool:
         "threads": _threads(),
         "AMX": about["amx"],
         "GPU": gpu,
-        "data": data,
+        **data,
     }
     for name, value in found.items():
         print(f"{name:10}{value}")
@@ -561,19 +561,25 @@ def _threads():
 
 
 def _data():
-    """Say where Fashion-MNIST is found, without fetching it, and what to do if it is nowhere."""
-    from . import fashion_mnist
+    """Say where each data set is found, without fetching it, and what to do if it is nowhere."""
+    from . import cifar, fashion_mnist
 
     offline = os.environ.get("D2LRES_OFFLINE")
     os.environ["D2LRES_OFFLINE"] = "1"
     try:
         place, _ = fashion_mnist._find()
+        found = {"data": f"Fashion-MNIST {place.name}, {place.folder}"}
+        for images in (cifar.CIFAR10, cifar.CIFAR100):
+            try:
+                of_images, _ = cifar._find(images)
+                found[images.name] = f"{of_images.name}, {of_images.folder}"
+            except FileNotFoundError:
+                found[images.name] = "not found; lessons use Fashion-MNIST in its place"
     finally:
         del os.environ["D2LRES_OFFLINE"]
         os.environ.update({} if offline is None else {"D2LRES_OFFLINE": offline})
     advice = "Fashion-MNIST is not on this machine, only a sample of it: run `make data`."
-    sample = place.contents is fashion_mnist.SAMPLE
-    return f"Fashion-MNIST {place.name}, {place.folder}", [advice] * sample
+    return found, [advice] * (place.contents is fashion_mnist.SAMPLE)
 
 
 def _advice():

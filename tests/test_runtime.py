@@ -461,8 +461,14 @@ def test_nvidia_smi_is_read(tmp_path, monkeypatch):
 @pytest.fixture
 def doctor(linux, facts, gpu, monkeypatch, capsys):
     """The lines that the doctor prints of a pretended machine, and whether MXNet works there."""
-    from d2lres import fashion_mnist
+    from d2lres import cifar, fashion_mnist
     from d2lres.fetch import Place
+
+    def find(images):
+        assert os.environ["D2LRES_OFFLINE"]
+        if images.name == "CIFAR-100":
+            raise FileNotFoundError("it is nowhere")
+        return Place(Path("/there"), "from here", ""), ""
 
     def lines(flags=SAPPHIRE, granted=True, gpus=(), num_gpus=0, error=None, sample=False, **case):
         linux(cores=[0, 0, 1, 1], flags=flags, kernel_grants_amx=granted)
@@ -470,6 +476,7 @@ def doctor(linux, facts, gpu, monkeypatch, capsys):
         gpu(num_gpus, error)
         place = Place(Path("/there"), "from here", "", fashion_mnist.SAMPLE if sample else {})
         monkeypatch.setattr(fashion_mnist, "_find", lambda: (place, os.environ["D2LRES_OFFLINE"]))
+        monkeypatch.setattr(cifar, "_find", find)
         monkeypatch.setattr(runtime.platform, "python_version", lambda: "3.12.1")
         monkeypatch.setattr(runtime.importlib.metadata, "version", lambda name: "2.1.0")
         works = runtime.doctor()
@@ -490,6 +497,8 @@ threads   2, one for each physical core
 AMX       used
 GPU       none
 data      Fashion-MNIST from here, /there
+CIFAR-10  from here, /there
+CIFAR-100 not found; lessons use Fashion-MNIST in its place
 all is well""".splitlines()
 
 
