@@ -190,10 +190,10 @@ _CIFAR10 = Recipe(
     warmup=0.2,
 )
 _CIFAR100 = _CIFAR10._replace(
-    network="resnet18",
-    options={"num_classes": 100, "form": "paper", "stem": "cifar"},
+    network="narrow_resnet18",
+    options={},
     data="cifar100",
-    num_epochs=12,
+    num_epochs=24,
     wd=5e-4,
 )
 # few images and a network that learns them by heart, for what augmentation does about it
@@ -236,9 +236,8 @@ RECIPES = {
     "few-cutout": _FEW._replace(augment=(*_CIFAR10.augment, Cutout(8))),
     "few-mixup": _FEW._replace(augment=_CIFAR10.augment, mixup=MixUp(1)),
     "resnet20-80": _CIFAR10._replace(num_epochs=80, schedule="steps", warmup=0),
-    "cifar100-narrow": _CIFAR100._replace(network="narrow_resnet18", options={}, num_epochs=24),
-    "cifar100-resnet18": _CIFAR100,
-    "cifar100-resnet18-adam": _CIFAR100._replace(
+    "cifar100-narrow": _CIFAR100,
+    "cifar100-narrow-adam": _CIFAR100._replace(
         lr=3e-4, schedule="constant", optimizer="adam", wd=0, warmup=0
     ),
 }

@@ -111,7 +111,7 @@ def test_every_recipe_can_be_built(name):
 
 def test_adam_takes_no_momentum(few_images):
     tiny = {"network": "small_resnet", "options": {"widths": (4, 8)}, "num_epochs": 1}
-    recipe = RECIPES["cifar100-resnet18-adam"]._replace(**tiny)
+    recipe = RECIPES["cifar100-narrow-adam"]._replace(**tiny)
     _, history = recipe.run(*recipe.load())
     assert history.run["optimizer"] == "adam" and "momentum" not in history.run
 
