@@ -116,6 +116,8 @@ def _import_for_mxnet(name, globals=None, locals=None, fromlist=(), level=0):
         return _distutils_version()
     if name == "sklearn.base":  # for one deprecated class, with 500 modules
         raise ImportError("MXNet is told that scikit-learn is not installed")
+    if name in ("scipy", "scipy.sparse", "scipy.stats"):
+        return _scipy_on_demand()
     return __import__(name, globals, locals, fromlist, level)
 
 
@@ -170,6 +172,23 @@ def _moved_to_numpy_financial(name):
 
     moved.__name__ = name
     return moved
+
+
+class _OnDemand(types.ModuleType):
+    """Stands for a module, which is loaded when something of it is used."""
+
+    def __getattr__(self, name):
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@functools.cache
+def _scipy_on_demand() -> types.ModuleType:
+    """Return SciPy with the parts that MXNet imports: a third of its time, and hardly ever used."""
+    if importlib.util.find_spec("scipy") is None:
+        raise ImportError("SciPy is not installed")
+    scipy = _OnDemand("scipy")
+    scipy.sparse, scipy.stats = _OnDemand("scipy.sparse"), _OnDemand("scipy.stats")
+    return scipy
 
 
 @functools.cache

@@ -72,6 +72,23 @@ def test_mxnet_does_not_load_scikit_learn():
     assert (out, err) == ("False", "")
 
 
+def test_mxnet_loads_scipy_when_it_is_used():
+    pytest.importorskip("scipy")
+    out, err = python(
+        "import sys, mxnet as mx\n"
+        "import mxnet.test_utils, mxnet.contrib.quantization as quantization\n"
+        "loaded = 'scipy' in sys.modules\n"
+        "csr = mx.nd.sparse.csr_matrix(([1.0, 2.0], [1, 0], [0, 1, 2]), shape=(2, 2)).asscipy()\n"
+        "print(loaded, csr.toarray().tolist(), quantization.stats.entropy([1.0]))"
+    )
+    assert (out, err) == ("False [[0.0, 1.0], [2.0, 0.0]] 0.0", "")
+
+
+def test_mxnet_does_without_scipy():
+    out, err = python("import sys\nsys.modules['scipy'] = None\nimport mxnet\nprint('loaded')")
+    assert (out, err) == ("loaded", "")
+
+
 NO_HOOK = "import sys\nsys.meta_path[:] = [f for f in sys.meta_path if 'D2lres' not in str(f)]\n"
 
 
