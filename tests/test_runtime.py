@@ -65,7 +65,6 @@ def test_numpy_stays_as_it_was_for_everyone_else():
 
 
 def test_mxnet_does_not_load_scikit_learn():
-    pytest.importorskip("sklearn")
     out, err = python(
         "import sys, mxnet\nloaded = 'sklearn' in sys.modules\nimport sklearn.base\nprint(loaded)"
     )
@@ -73,7 +72,6 @@ def test_mxnet_does_not_load_scikit_learn():
 
 
 def test_mxnet_loads_scipy_when_it_is_used():
-    pytest.importorskip("scipy")
     out, err = python(
         "import sys, mxnet as mx\n"
         "import mxnet.test_utils, mxnet.contrib.quantization as quantization\n"
