@@ -47,7 +47,7 @@ test-quick: setup ## run the library's tests only
 	D2LRES_SCALE=quick $(RUN) pytest tests
 
 test-faults: setup ## break what can break, thousands of times, and record what was survived
-	$(RUN) pytest tests -m "" --record-faults=results/faults.json
+	$(RUN) pytest tests -n0 -m "" --record-faults=results/faults.json
 
 test-pythons: setup ## run the library's tests on every Python from 3.10 to 3.13 that is found
 	$(RUN) nox

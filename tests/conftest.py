@@ -3,11 +3,17 @@
 import contextlib
 import http.server
 import json
+import os
+import signal
 import socket
 import struct
 import sys
 import threading
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # MXNet's: there is a worker for each core
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist has it ignored
 
 import mxnet as mx
 import numpy as onp
