@@ -11,8 +11,10 @@ import sys
 import threading
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"  # MXNet's: there is a worker for each core
+from d2lres.runtime import machine, physical_cores
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share the cores
+    os.environ["OMP_NUM_THREADS"] = str(max(1, physical_cores() // int(workers)))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist has it ignored
 
 import mxnet as mx
@@ -21,7 +23,6 @@ import pytest
 
 from d2lres import ArrayIter, cifar, fashion_mnist, fetch
 from d2lres.files import written_whole
-from d2lres.runtime import machine
 
 FAULTS = pytest.StashKey()
 
