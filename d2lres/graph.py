@@ -102,6 +102,7 @@ def for_inference(symbol, input_shape):
     graph, matrices = Graph(symbol, input_shape), {}
     _use_activation(graph)
     _use_sum(graph)
+    _keep_from_folding(graph)
     _use_matrix_products(graph, matrices)
     symbol = graph.symbol().optimize_for("MKLDNN")
     nodes = json.loads(symbol.tojson())["nodes"]
@@ -233,6 +234,19 @@ def _use_sum(graph):
     for node in nodes:
         graph.replace(node, "elemwise_add", node["inputs"])
     return len(nodes)
+
+
+def _keep_from_folding(graph):
+    """MXNet folds a chain that begins with a convolution and leaves only its last result.
+
+    It overlooks a sum that takes one from the middle of the chain, as does the first block behind a
+    pre-activation network's first convolution. Such sums stay NumPy's, which it does not fold.
+    """
+    uses = graph.num_uses()
+    for node in graph.of("elemwise_add"):
+        sources = map(graph.node, node["inputs"])
+        if any(n["op"] in ("Convolution", "BatchNorm") and uses[n["name"]] > 1 for n in sources):
+            graph.replace(node, "_npi_add", node["inputs"])
 
 
 def _use_mean(graph):

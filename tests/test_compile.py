@@ -25,6 +25,7 @@ NETWORKS = {
     "resnet18": (resnet18, (16, 1, 40, 40)),
     "cifar_resnet20": (lambda: cifar_resnet(20), (16, 3, 24, 24)),
     "cifar_resnet56": (lambda: cifar_resnet(56), (16, 3, 16, 16)),
+    "cifar_resnet14, preact": (lambda: cifar_resnet(14, preact=True), (16, 3, 16, 16)),
 }
 PRECISIONS = [
     "float32",
@@ -159,6 +160,39 @@ def test_every_block_and_its_plain_twin(block, residual):
     behind_sums = 3 if residual and block is not PreActResidual else 0
     assert training.count("_contrib_BatchNormWithReLU") == num_relus - behind_sums
     assert training.count("elemwise_add") == 3 * residual and "_npi_add" not in training
+
+
+class Around(nn.HybridBlock):
+    """Layers with a shortcut around them, which is the first operand of the sum or the second."""
+
+    def __init__(self, layers, shortcut_first):
+        super().__init__()
+        self.body, self.shortcut_first = nn.HybridSequential(), shortcut_first
+        self.body.add(*layers)
+
+    def hybrid_forward(self, F, X):
+        Y = self.body(X)
+        return X + Y if self.shortcut_first else Y + X
+
+
+CHAINS = {
+    "batch norm": lambda: [nn.BatchNorm()],
+    "relu": lambda: [nn.Activation("relu")],
+    "both": lambda: [nn.BatchNorm(), nn.Activation("relu")],
+    "both, convolution": lambda: [nn.BatchNorm(), nn.Activation("relu"), nn.Conv2D(8, 1)],
+}
+
+
+@pytest.mark.parametrize("shortcut_first", [True, False])
+@pytest.mark.parametrize("inside", CHAINS)
+@pytest.mark.parametrize("before", [None, *CHAINS])
+def test_a_sum_of_a_result_from_the_middle_of_a_chain(before, inside, shortcut_first):
+    """Folding would leave the last result of the chain only."""
+    net, X = nn.HybridSequential(), np.random.uniform(-1, 1, size=(4, 3, 8, 8))
+    net.add(nn.Conv2D(8, 3), *(CHAINS[before]() if before else []))
+    net.add(Around(CHAINS[inside](), shortcut_first))
+    initialized(net, X.shape)
+    assert difference(compile(net, X, "float32")(X), net(X)) <= 5e-6
 
 
 class Scaled(nn.HybridBlock):
