@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -193,6 +194,57 @@ def test_a_sum_of_a_result_from_the_middle_of_a_chain(before, inside, shortcut_f
     net.add(Around(CHAINS[inside](), shortcut_first))
     initialized(net, X.shape)
     assert difference(compile(net, X, "float32")(X), net(X)) <= 5e-6
+
+
+class Sum(nn.HybridBlock):
+    def hybrid_forward(self, F, X, Y):
+        return X + Y
+
+
+class RandomNetwork(nn.HybridBlock):
+    """Random layers, each of which takes one or two of the last three results."""
+
+    KINDS = (
+        lambda: nn.Conv2D(8, 3, padding=1, in_channels=8),
+        lambda: nn.BatchNorm(in_channels=8),
+        lambda: nn.Activation("relu"),
+        lambda: nn.MaxPool2D(3, strides=1, padding=1),
+        Sum,
+        Sum,
+    )
+
+    def __init__(self, rng, num_layers=10):
+        super().__init__()
+        self.layers, self.sources = nn.HybridSequential(), []
+        for i in range(num_layers):
+            self.layers.add(rng.choice(self.KINDS)())
+            num_inputs = 2 if isinstance(self.layers[-1], Sum) else 1
+            self.sources.append(rng.choices(range(max(0, i - 2), i + 1), k=num_inputs))
+
+    def hybrid_forward(self, F, X):
+        results = [X]
+        for layer, sources in zip(self.layers, self.sources, strict=True):
+            results.append(layer(*(results[i] for i in sources)))
+        used = {i for sources in self.sources for i in sources}
+        ends = [result for i, result in enumerate(results) if i not in used]
+        return F.np.concatenate(ends, axis=1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_networks(seed):
+    net, X = nn.HybridSequential(), np.random.uniform(-1, 1, size=(4, 3, 8, 8))
+    net.add(nn.Conv2D(8, 3), RandomNetwork(random.Random(seed)))
+    params, restore = trainable(initialized(net, X.shape)), restored(net)
+    Y, gradients = outputs_and_gradients(net, params, X)
+    restore()
+    fast = compile(net, X, "float32")
+    Y_fast, fast_gradients = outputs_and_gradients(fast, params, X)
+    assert difference(Y_fast, Y) <= 1e-5
+    scale = max(float(abs(gradient).max()) for gradient in gradients)
+    for fast_gradient, gradient in zip(fast_gradients, gradients, strict=True):
+        assert abs(fast_gradient - gradient).max() <= 1e-5 * scale
+    restore()
+    assert difference(fast(X), net(X)) <= 1e-5
 
 
 class Scaled(nn.HybridBlock):
