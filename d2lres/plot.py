@@ -193,7 +193,7 @@ def plot_confusion_matrix(matrix, labels=None) -> Figure:
     fig, ((ax,),) = _subplots(1, 1, 8.5, 7.5)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (i, j), part in np.ndenumerate(share):
-        if part >= 0.005:
+        if part > 0.005:
             colour = "white" if part > 0.5 else "black"
             text = f"{100 * part:.0f}"
             ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=12)
