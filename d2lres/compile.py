@@ -49,8 +49,9 @@ def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> g
     The result computes with the Parameter objects of ``net``: to train it is to train ``net``, and
     ``net.save_parameters`` saves what it learned. Outside of ``autograd.record()`` it takes a graph
     of its own with batch normalisation folded away. It may be given other batch sizes and image
-    sizes than that of ``X``, and ``net`` may be changed after the call: the graph is then traced
-    anew. ``repr`` says what was rewritten, chosen and measured.
+    sizes than that of ``X``. If layers or parameters of ``net`` are exchanged after the call, or
+    frozen, the graph is traced anew; of another change, such as the rate of a Dropout, it knows
+    nothing: compile the network again. ``repr`` says what was rewritten, chosen and measured.
 
     Parameters
     ----------
@@ -293,6 +294,7 @@ def _measured(net, X, run, num_rounds=4):
     candidates, seconds, exact = {}, {plan: [] for plan in _PLANS}, None
     for _ in range(num_rounds):
         for plan in [*candidates] or _PLANS:
+            mx.random.seed(0)  # all drop the same
             try:
                 candidate = candidates.get(plan) or _Compiled(net, X, plan, plan)
                 start = time.perf_counter()

@@ -205,16 +205,28 @@ class Graph:
         node.update(op=op, inputs=inputs, attrs={k: str(v) for k, v in attrs.items()})
 
 
+# what MXNet takes where a network does not say; of a window, for each of its axes
+_DEFAULTS = {
+    "BatchNorm": {"eps": 1e-3, "axis": 1, "fix_gamma": True},
+    "Convolution": {"num_group": 1},
+    "Pooling": {"pool_type": "max", "global_pool": False, "count_include_pad": True, "kernel": ()},
+}
+_OF_WINDOWS = {"stride": 1, "dilate": 1, "pad": 0}
+
+
 def attrs_of(node):
-    """Return a node's attributes with values in place of their text."""
-
-    def value(text):
+    """Return a node's attributes with values in place of their text, those left out too."""
+    attrs = dict(_DEFAULTS.get(node["op"], {}))
+    for name, text in node.get("attrs", {}).items():
         try:
-            return ast.literal_eval(text)
+            value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            return text
-
-    return {name: value(text) for name, text in node.get("attrs", {}).items()}
+            value = text
+        attrs[name] = tuple(value) if isinstance(value, list) else value
+    if node["op"] in ("Convolution", "Pooling"):
+        for name, default in _OF_WINDOWS.items():
+            attrs[name] = attrs.get(name) or (default,) * len(attrs["kernel"])
+    return attrs
 
 
 # --- the rewritings: each returns how often it applied
@@ -250,48 +262,81 @@ def _keep_from_folding(graph):
 
 
 def _use_mean(graph):
-    """The gradient of global pooling leaves the blocked layout, and reference code follows."""
-    nodes = [n for n in graph.of("Pooling") if attrs_of(n).get("global_pool") is True]
-    nodes = [n for n in nodes if attrs_of(n)["pool_type"] == "avg"]
+    """The gradient of a pooling of all pixels leaves the blocked layout, reference code follows."""
+    nodes = [n for n in graph.of("Pooling") if _takes_mean(graph, n)]
     for node in nodes:
         axes = tuple(range(2, len(graph.output_shape(node))))
         graph.replace(node, "mean", node["inputs"], axis=axes, keepdims=True)
     return len(nodes)
 
 
+def _takes_mean(graph, node):
+    """Whether a pooling is the mean over all pixels."""
+    attrs, size = attrs_of(node), graph.shape(node["inputs"][0])[2:]
+    takes_all = attrs["global_pool"] or (attrs["kernel"] == size and not any(attrs["pad"]))
+    return attrs["pool_type"] == "avg" and takes_all
+
+
 def _fuse_batch_norm_and_relu(graph):
     """One pass over the images in place of two.
 
     If the images come in plain layout and their gradient in a blocked one, as from a convolution,
-    the fused operator computes wrong gradients: there it stays two.
+    the fused operator computes wrong gradients: there it stays two. It knows images only, with the
+    channels in front, and not the gradient of a pooling that leaves one pixel.
     """
     uses, count = graph.num_uses(), 0
+    if any({*graph.output_shape(node)[2:]} == {1} for node in graph.of("Pooling")):
+        return count
     for node in graph.of("Activation"):
         norm = graph.node(node["inputs"][0])
         if (
             norm["op"] != "BatchNorm"
             or uses[norm["name"]] > 1
             or attrs_of(node)["act_type"] != "relu"
+            or attrs_of(norm)["axis"] != 1
+            or len(graph.output_shape(norm)) != 4
             or not (_is_blocked(graph, norm["inputs"][0]) or _has_plain_gradient(graph, node))
         ):
             continue
-        graph.replace(node, "_contrib_BatchNormWithReLU", norm["inputs"], **norm["attrs"])
+        attrs = norm.get("attrs", {})
+        graph.replace(node, "_contrib_BatchNormWithReLU", norm["inputs"], **attrs)
         count += 1
     return count
 
 
 def _is_blocked(graph, entry):
-    """Whether an array comes from a convolution, by operators that keep its layout."""
-    entries = [entry]
-    while entries:
-        node = graph.node(entries.pop())
+    """Whether an array comes from convolutions in blocks, by operators that keep their layout."""
+    numbers = [entry[0]]
+    for number in numbers:
+        node = graph.nodes[number]
         if node["op"] == "Convolution":
-            return True
-        if node["op"] == "elemwise_add":  # takes the layout of one that has any
-            entries += reversed(node["inputs"])
-        elif node["op"] in ("Activation", "BatchNorm", "Pooling", "_contrib_BatchNormWithReLU"):
-            entries += node["inputs"][:1]
-    return False
+            if not _gives_blocks(graph, node):
+                return False
+        elif node["op"] in _KEEP_LAYOUT:
+            sources = node["inputs"] if node["op"] == "elemwise_add" else node["inputs"][:1]
+            numbers += [source for source, *_ in sources if source not in numbers]
+        else:
+            return False
+    return True
+
+
+_KEEP_LAYOUT = ("Activation", "BatchNorm", "Pooling", "_contrib_BatchNormWithReLU", "elemwise_add")
+
+
+def _gives_blocks(graph, node):
+    """Whether oneDNN computes a convolution in blocks of channels, on whichever processor.
+
+    It does so from blocks of 16 or from images, with a small window. What else it may hand on in
+    plain layout, because MXNet has no room for channels that would fill up a block.
+    """
+    attrs, in_channels = attrs_of(node), graph.shape(node["inputs"][0])[1]
+    of_image = in_channels <= 3 and max(attrs["kernel"]) > 1
+    return (
+        attrs["num_group"] == 1
+        and graph.output_shape(node)[1] % 16 == 0
+        and (in_channels % 16 == 0 or of_image)
+        and all(p <= 3 and 2 * p < k for p, k in zip(attrs["pad"], attrs["kernel"], strict=True))
+    )
 
 
 def _has_plain_gradient(graph, node):

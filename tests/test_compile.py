@@ -149,17 +149,18 @@ def assert_same_as_compiled(net, X):
 def test_every_block_and_its_plain_twin(block, residual):
     net = nn.HybridSequential()
     net.add(
-        nn.Conv2D(8, kernel_size=3, use_bias=False),
-        block(16, 8, strides=2, shortcut="A", residual=residual),
-        block(16, 16, residual=residual),
-        block(32, 16, shortcut="B", residual=residual),
+        nn.Conv2D(16, kernel_size=3, use_bias=False),
+        block(64, 16, strides=2, shortcut="A", residual=residual),
+        block(64, 64, residual=residual),
+        block(128, 64, shortcut="B", residual=residual),
         nn.GlobalAvgPool2D(),
         nn.Dense(3),
     )
     training, _ = assert_same_as_compiled(net, np.random.uniform(size=(4, 3, 12, 12)))
     num_relus = 9 if block is Bottleneck else 6
-    behind_sums = 3 if residual and block is not PreActResidual else 0
-    assert training.count("_contrib_BatchNormWithReLU") == num_relus - behind_sums
+    # a ReLU alone behind a sum, or a batch norm behind a sum with zeros for new channels
+    not_fused = (2 if block is PreActResidual else 3) if residual else 0
+    assert training.count("_contrib_BatchNormWithReLU") == num_relus - not_fused
     assert training.count("elemwise_add") == 3 * residual and "_npi_add" not in training
 
 
@@ -205,19 +206,19 @@ class RandomNetwork(nn.HybridBlock):
     """Random layers, each of which takes one or two of the last three results."""
 
     KINDS = (
-        lambda: nn.Conv2D(8, 3, padding=1, in_channels=8),
-        lambda: nn.BatchNorm(in_channels=8),
-        lambda: nn.Activation("relu"),
-        lambda: nn.MaxPool2D(3, strides=1, padding=1),
-        Sum,
-        Sum,
+        lambda c: nn.Conv2D(c, 3, padding=1, in_channels=c),
+        lambda c: nn.BatchNorm(in_channels=c),
+        lambda c: nn.Activation("relu"),
+        lambda c: nn.MaxPool2D(3, strides=1, padding=1),
+        lambda c: Sum(),
+        lambda c: Sum(),
     )
 
-    def __init__(self, rng, num_layers=10):
+    def __init__(self, rng, num_channels, num_layers=10):
         super().__init__()
         self.layers, self.sources = nn.HybridSequential(), []
         for i in range(num_layers):
-            self.layers.add(rng.choice(self.KINDS)())
+            self.layers.add(rng.choice(self.KINDS)(num_channels))
             num_inputs = 2 if isinstance(self.layers[-1], Sum) else 1
             self.sources.append(rng.choices(range(max(0, i - 2), i + 1), k=num_inputs))
 
@@ -231,9 +232,15 @@ class RandomNetwork(nn.HybridBlock):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_random_networks(seed):
-    net, X = nn.HybridSequential(), np.random.uniform(-1, 1, size=(4, 3, 8, 8))
-    net.add(nn.Conv2D(8, 3), RandomNetwork(random.Random(seed)))
+@pytest.mark.parametrize("num_channels", [16, 12])
+def test_random_networks(num_channels, seed):
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(num_channels, 3), RandomNetwork(random.Random(seed), num_channels))
+    assert_same_gradients(net, np.random.uniform(-1, 1, size=(4, 3, 8, 8)))
+
+
+def assert_same_gradients(net, X):
+    """Compare with the largest gradient of all: that of a bias before a batch norm is rounding."""
     params, restore = trainable(initialized(net, X.shape)), restored(net)
     Y, gradients = outputs_and_gradients(net, params, X)
     restore()
@@ -245,6 +252,84 @@ def test_random_networks(seed):
         assert abs(fast_gradient - gradient).max() <= 1e-5 * scale
     restore()
     assert difference(fast(X), net(X)) <= 1e-5
+
+
+def normalized(*layers):
+    """Put batch norm and ReLU behind each layer."""
+    return [part for layer in layers for part in (layer, nn.BatchNorm(), nn.Activation("relu"))]
+
+
+class Parallel(nn.HybridBlock):
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = first, second
+
+    def hybrid_forward(self, F, X):
+        return self.first(X) + self.second(X)
+
+
+IN_PLAIN_LAYOUT = {  # the answers of these convolutions, on some processor
+    "6 channels": lambda: [nn.Conv2D(6, 3, padding=1)],
+    "10 channels": lambda: [nn.Conv2D(10, 3, padding=1)],
+    "20 channels": lambda: [nn.Conv2D(20, 3, padding=1)],
+    "24 channels": lambda: [nn.Conv2D(24, 3, padding=1)],
+    "from 20 channels": lambda: [nn.Conv2D(20, 3, padding=1), nn.Conv2D(16, 3, padding=1)],
+    "in groups": lambda: [nn.Conv2D(16, 3, padding=1), nn.Conv2D(16, 3, padding=1, groups=4)],
+    "a large window": lambda: [nn.Conv2D(16, 9, padding=4)],
+    "much padding": lambda: [nn.Conv2D(16, 3, padding=2)],
+    "a sum of two": lambda: [Parallel(nn.Conv2D(16, 9, padding=4), nn.Conv2D(16, 3, padding=1))],
+    "a matrix product": lambda: [
+        nn.MaxPool2D(3),
+        Parallel(nn.Conv2D(16, 9, padding=4), nn.Conv2D(16, 3, padding=1)),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", IN_PLAIN_LAYOUT)
+def test_gradients_behind_a_convolution_in_plain_layout(name):
+    """Fused with its ReLU, the batch norm behind it could compute wrong ones without a word."""
+    net = nn.HybridSequential()
+    net.add(*normalized(*IN_PLAIN_LAYOUT[name]()), Residual(16, use_1x1conv=True, strides=2))
+    net.add(nn.GlobalAvgPool2D(), nn.Dense(5))
+    assert_same_gradients(net, np.random.uniform(-1, 1, size=(4, 3, 12, 12)))
+
+
+ENDS = {
+    "dense layers": lambda: [*normalized(nn.Dense(16)), nn.Dense(5)],
+    "a mean by its window": lambda: [nn.AvgPool2D(8), nn.Dense(5)],
+    "the largest pixel": lambda: [nn.GlobalMaxPool2D(), nn.Dense(5)],
+    "the largest pixel by its window": lambda: [nn.MaxPool2D(8), nn.Dense(5)],
+    "poolings down to a pixel": lambda: [*[nn.MaxPool2D(2)] * 3, nn.Dense(5)],
+}
+
+
+@pytest.mark.parametrize("num_channels", [4, 16])
+@pytest.mark.parametrize("end", ENDS)
+def test_ends_of_networks(end, num_channels):
+    net = nn.HybridSequential()
+    net.add(*normalized(nn.Conv2D(num_channels, 3, padding=1)), *ENDS[end]())
+    assert_same_gradients(net, np.random.uniform(-1, 1, size=(4, 3, 8, 8)))
+
+
+class BarelySaid(nn.HybridBlock):
+    """Operators with nothing but what they cannot do without."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = self.params.get("weight", shape=(16, 3, 3, 3))
+        for name in ("gamma", "beta", "mean", "var"):
+            init = "zeros" if name in ("beta", "mean") else "ones"
+            grad_req = "null" if name in ("mean", "var") else "write"
+            setattr(self, name, self.params.get(name, shape=(16,), init=init, grad_req=grad_req))
+
+    def hybrid_forward(self, F, X, weight, **params):
+        Y = F.npx.convolution(X, weight, kernel=(3, 3), num_filter=16, no_bias=True)
+        Y = F.npx.batch_norm(Y, *(params[name] for name in ("gamma", "beta", "mean", "var")))
+        return F.npx.pooling(F.npx.relu(Y), kernel=(2, 2))
+
+
+def test_operators_with_their_defaults():
+    assert_same_gradients(BarelySaid(), np.random.uniform(-1, 1, size=(4, 3, 8, 8)))
 
 
 class Scaled(nn.HybridBlock):
@@ -599,6 +684,13 @@ def test_auto_measures_once_and_leaves_the_network_alone(own_cache, pretended_bf
     assert compile(net, X, "bfloat16").precision == "bfloat16"
     path.write_text("not JSON")
     assert compile(net, X).precision in ("float32", "bfloat16")
+
+
+def test_plans_are_compared_where_values_are_dropped(pretended_bfloat16):
+    net = small_net()
+    net.add(nn.Dropout(0.5))
+    fast = compile(net, np.random.uniform(size=(4, 1, 16, 16)))
+    assert all(len(of) == len(pretended_bfloat16._PLANS) for of in fast.seconds.values())
 
 
 @pytest.mark.parametrize("broken", ["raises", "is wrong"])
