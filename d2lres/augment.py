@@ -369,11 +369,12 @@ class Compose(Augmentation):
     Raises
     ------
     TypeError
-        If it is not a list, or holds something that cannot be called.
+        If it is not a list, or holds a class or something that cannot be called.
     """
 
     def __init__(self, augmentations):
-        if not (isinstance(augmentations, (list, tuple)) and all(map(callable, augmentations))):
+        known = isinstance(augmentations, (list, tuple)) and all(map(callable, augmentations))
+        if not known or any(isinstance(augment, type) for augment in augmentations):
             raise TypeError(
                 f"Compose expects a list of augmentations, got {augmentations!r}: write for "
                 "example Compose([RandomCrop(4), RandomFlip()])."

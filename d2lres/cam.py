@@ -1,5 +1,7 @@
 """Grad-CAM: where in an image the evidence for a class is."""
 
+import functools
+
 from mxnet import autograd, npx
 
 __all__ = ["grad_cam"]
@@ -7,6 +9,31 @@ __all__ = ["grad_cam"]
 npx.set_np()
 
 
+def _explained(cam):
+    """Check the classes asked for: MXNet would silently clip one that is out of range.
+
+    A decorator, because the function below it stands word for word in a lesson.
+    """
+
+    @functools.wraps(cam)
+    def checked_cam(net, X, y):
+        num_classes = net[-1].weight.shape[0]
+        if y.shape != (len(X),):
+            raise ValueError(
+                f"expected one class for each of the {len(X)} images, y of shape ({len(X)},), but "
+                f"got shape {y.shape}"
+            )
+        if not 0 <= int(y.min()) <= int(y.max()) < num_classes:
+            raise ValueError(
+                f"y asks for classes from {int(y.min())} to {int(y.max())}, but those of this "
+                f"network are from 0 to {num_classes - 1}: check y"
+            )
+        return cam(net, X, y)
+
+    return checked_cam
+
+
+@_explained
 def grad_cam(net, X, y):
     """Return heat maps: how much each place of the last feature maps speaks for a class.
 
@@ -26,6 +53,11 @@ def grad_cam(net, X, y):
     -------
     float32 array, shape (batch, map_height, map_width)
         Not negative; of the size of the last feature maps.
+
+    Raises
+    ------
+    ValueError
+        If there is not one class for each image, or one is out of range.
 
     References
     ----------

@@ -88,9 +88,10 @@ class ArrayIter:
         Give epoch ``e`` the order ``numpy.random.default_rng([seed, e]).permutation(n)``.
     seed : int, default 0
     normalize : (mean, std), optional
-        Each one number for every channel, of pixels from 0 to 1: give ``(pixel - mean) / std``. By
-        default pixels are from 0 to 1. The images are normalised after they were augmented, so
-        that what `RandomCrop` pads with is black.
+        Each a sequence of one number for every channel (for grey images the number alone will do),
+        of pixels from 0 to 1: give ``(pixel - mean) / std``. By default pixels are from 0 to 1. The
+        images are normalised after they were augmented, so that what `RandomCrop` pads with is
+        black.
     augment : callable, optional
         ``augment(images, rng)`` gives new images, uint8 like the stored ones, before any resizing:
         see `d2lres.augment`. Batch ``b`` of epoch ``e`` gets the generator
@@ -106,6 +107,7 @@ class ArrayIter:
     labels : numpy.ndarray
         int32 of shape (n,), in the order stored, which is the order of batches if not shuffled.
     normalize : (mean, std) or None
+        Both as tuples of float, for the record of a run.
     seed, epoch : int
         May be set: ``seed`` and ``epoch = 0`` repeat a run. The epoch goes up by one each time
         all batches were taken.
@@ -148,8 +150,8 @@ class ArrayIter:
                 "of several make one with Compose([...])"
             )
         self.augment = augment
-        self._scale_and_shift = _scale_and_shift(normalize, images.shape[1])
-        self.normalize = normalize and tuple(map(tuple, np.array(normalize, float).tolist()))
+        self.normalize = _mean_std(normalize, images.shape[1])
+        self._scale_and_shift = self.normalize and _scale_and_shift(*self.normalize)
         old = self._augmented(images[:1].copy(), np.random.default_rng(0)).shape[2:]
         size = _height_width("resize", resize) or old
         self.image_shape = (images.shape[1], *size)
@@ -260,12 +262,12 @@ def _to_mxnet(array):
     return copy
 
 
-def _scale_and_shift(normalize, channels):
-    """Return the two arrays (channels, 1, 1) that take a pixel from 0 to 255 to its new value."""
+def _mean_std(normalize, channels):
+    """Return the mean and the std as tuples, with one number for every channel."""
     if normalize is None:
         return None
     try:
-        mean, std = np.array(normalize, float).reshape(2, channels, 1, 1)
+        mean, std = (np.array(part, float).reshape(channels) for part in normalize)
         if not (np.isfinite([mean, std]).all() and std.min() > 0):
             raise ValueError
     except (TypeError, ValueError):
@@ -273,6 +275,12 @@ def _scale_and_shift(normalize, channels):
             f"normalize must be (mean, std), each with one number for every one of the {channels} "
             f"channels, of pixels from 0 to 1, and std above 0, not {normalize!r}"
         ) from None
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _scale_and_shift(mean, std):
+    """Return the two arrays (channels, 1, 1) that take a pixel from 0 to 255 to its new value."""
+    mean, std = np.reshape((mean, std), (2, -1, 1, 1))
     return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import itertools
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def experiment(
     num_epochs : int, optional
         By default the recipe's.
     record : path, optional
-        By default ``results/NAME_seedN.json``.
+        By default ``results/NAME_seedN.json``, or ``results/NAME_EE_epochs_seedN.json`` if they are
+        not the recipe's.
     weights : path, optional
         A ``.safetensors`` file for the trained network in float16, see ``save_torch_weights``. What
         is measured and recorded then is the network that was saved.
@@ -61,21 +63,36 @@ def experiment(
     Raises
     ------
     ValueError
-        If there is no such recipe.
+        If there is no such recipe, or ``weights`` could not be written.
     """
     if name not in RECIPES:
         raise ValueError(f"there is no experiment {name!r}: choose one of {', '.join(RECIPES)}")
-    recipe = RECIPES[name]
-    recipe = recipe._replace(num_epochs=num_epochs or recipe.num_epochs)
+    recipe, run = RECIPES[name], f"{name}_seed{seed}"
+    if num_epochs not in (None, recipe.num_epochs):
+        run = f"{name}_{num_epochs:02}_epochs_seed{seed}"
+        recipe = recipe._replace(num_epochs=num_epochs)
     data = train_iter, test_iter = recipe.load()
-    net, history = recipe.run(*data, seed, checkpoint=Path("runs", f"{name}_seed{seed}"))
+    if weights:
+        _check_weights(recipe, test_iter, Path(weights))
+    net, history = recipe.run(*data, seed, checkpoint=Path("runs", run))
     if len(history) == recipe.num_epochs:
         if weights:
             history.run["weights_sha256"] = _saved(net, Path(weights))
         train_iter.epoch = 0
         history.run["measured"] = measure(net, *data, is_cifar100=recipe.data == "cifar100")
-        print(f"recorded in {history.save(record or Path('results', f'{name}_seed{seed}.json'))}")
+        print(f"recorded in {history.save(record or Path('results', f'{run}.json'))}")
     return history
+
+
+def _check_weights(recipe, data_iter, path):
+    """Refuse what could not be saved, before hours of training."""
+    net = recipe.build()
+    net(next(iter(data_iter))[0])  # fixes the shapes of its parameters
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            save_torch_weights(net, Path(folder, path.name))
+        except TypeError as error:
+            raise ValueError(f"the weights could not be saved: {error}") from error
 
 
 def _saved(net, path):

@@ -275,14 +275,19 @@ def _files(folder):
     return max(found, key=lambda pair: len(pair[1]))
 
 
-def _read(place):
-    """Return ((training images, labels), (test images, labels)) and whether they are official."""
+def _all_files(place):
+    """Return the path of each of the four files, or say which are missing."""
     folder, files = _files(place.folder)
     if len(files) < 4:
         missing = ", ".join(name for name in OFFICIAL if name not in files)
         raise FileNotFoundError(f"{folder}: expected four files, missing {missing}. {place.cure}")
+    return files
+
+
+def _read(place):
+    """Return ((training images, labels), (test images, labels)) and whether they are official."""
     arrays, official = [], True
-    for name, path in files.items():
+    for name, path in _all_files(place).items():
         with place.mending(path):
             array, digest = _read_idx(path, place.contents.get(name))
             if array.ndim == 3:

@@ -151,11 +151,18 @@ def show_images(X, y, y_hat=None, labels=None, columns: int = 8) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If there is no image.
     """
     from .fashion_mnist import FASHION_MNIST_LABELS
 
-    labels = labels or FASHION_MNIST_LABELS
+    labels = FASHION_MNIST_LABELS if labels is None else labels
     X = _numpy(X)
+    if len(X) == 0:
+        raise ValueError(f"there is no image to show: X has shape {X.shape}, give it one or more")
     rows = -(-len(X) // columns)
     fig, axes = _subplots(rows, columns, 1.5 * columns, 1.9 * rows)
     for ax in axes.flat:
@@ -187,7 +194,7 @@ def plot_confusion_matrix(matrix, labels=None) -> Figure:
     """
     from .fashion_mnist import FASHION_MNIST_LABELS
 
-    labels = labels or FASHION_MNIST_LABELS
+    labels = FASHION_MNIST_LABELS if labels is None else labels
     matrix = _numpy(matrix)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     fig, ((ax,),) = _subplots(1, 1, 8.5, 7.5)

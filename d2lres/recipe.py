@@ -113,7 +113,13 @@ class Recipe(NamedTuple):
         return load(self.batch_size, **options)
 
     def scheduler(self, num_batches: int) -> mx.lr_scheduler.LRScheduler | None:
-        """Return MXNet's scheduler for epochs of so many batches."""
+        """Return MXNet's scheduler for epochs of so many batches.
+
+        Raises
+        ------
+        ValueError
+            If there is no such schedule.
+        """
         num_steps = self.num_epochs * num_batches
         if self.schedule == "one cycle":
             return mx.lr_scheduler.CosineScheduler(
@@ -126,7 +132,9 @@ class Recipe(NamedTuple):
         if self.schedule == "steps":
             steps = [num_steps // 2, num_steps * 3 // 4]
             return mx.lr_scheduler.MultiFactorScheduler(steps, factor=0.1, base_lr=self.lr)
-        return None
+        if self.schedule == "constant":
+            return None
+        raise ValueError(f"schedule is 'one cycle', 'steps' or 'constant', not {self.schedule!r}")
 
     def run(
         self,

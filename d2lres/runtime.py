@@ -433,10 +433,17 @@ def try_gpu(i: int = 0):
     mxnet.Context
         ``mx.gpu(i)`` or ``mx.cpu()``.
 
+    Raises
+    ------
+    ValueError
+        If ``i`` is negative.
+
     References
     ----------
     Dive into Deep Learning, section 6.7.
     """
+    if i < 0:
+        raise ValueError(f"i is the number of a GPU, 0 for the first, not {i}")
     device, why_not = _device(i)
     if why_not:
         print(why_not, "Using the CPU.")
@@ -580,7 +587,7 @@ def _threads():
 
 
 def _data():
-    """Say where each data set is found, without fetching it, and what to do if it is nowhere."""
+    """Say where each data set is found, without fetching it, and what to do if it is not whole."""
     from . import cifar, fashion_mnist
 
     offline = os.environ.get("D2LRES_OFFLINE")
@@ -597,6 +604,10 @@ def _data():
     finally:
         del os.environ["D2LRES_OFFLINE"]
         os.environ.update({} if offline is None else {"D2LRES_OFFLINE": offline})
+    try:
+        fashion_mnist._all_files(place)
+    except FileNotFoundError as error:
+        return found, [str(error)]
     advice = "Fashion-MNIST is not on this machine, only a sample of it: run `make data`."
     return found, [advice] * (place.contents is fashion_mnist.SAMPLE)
 

@@ -81,8 +81,10 @@ def scale(name: str | None = None, data: str = "fashion_mnist") -> Scale:
     Raises
     ------
     ValueError
-        If there is no scale of this name.
+        If there is no scale of this name, or ``data`` is none of the above.
     """
+    if data not in _SCALES:
+        raise ValueError(f"there are no scales for {data!r}: data is one of {', '.join(_SCALES)}")
     name = name or os.environ.get("D2LRES_SCALE") or "lesson"
     scales = {s.name: s for s in _SCALES[data]}
     if name not in scales:

@@ -362,6 +362,8 @@ def layer_stats(net: gluon.HybridBlock, X: np.ndarray, y: np.ndarray) -> list[La
     with autograd.pause():
         net(X[:1])  # fixes shapes that were deferred
     convs = _longest_way(graph)
+    if not convs:
+        return []
     internals = symbol.get_internals()
     responses = [internals[graph.index(_response(graph, conv))] for conv in convs]
     weights = [graph.node(conv["inputs"][1])["name"] for conv in convs]

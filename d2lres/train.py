@@ -1,11 +1,13 @@
 """Training: the loop, its metrics and the record of a run."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import itertools
 import json
 import math
+import operator
 import os
 import signal
 import sys
@@ -131,8 +133,8 @@ def train(
         Fixes the order of the images and the draws of MXNet's random numbers. The same seed on the
         same machine gives the same history to the last bit (not with MXNet's ``nag``).
     scheduler : mxnet.lr_scheduler.LRScheduler, optional
-        Sets the learning rate of every step, and ``lr`` is where it starts. By default the
-        learning rate stays as it is.
+        Sets the learning rate of every step; its ``base_lr`` is ``lr``. It is copied, and stays
+        as it is. By default the learning rate is constant.
     precision : {"auto", "float32", "bfloat16"}, default "auto"
         See ``compile``.
     optimizer : str, default "sgd"
@@ -158,14 +160,18 @@ def train(
 
     Raises
     ------
+    TypeError
+        If ``net`` is not a HybridBlock, or cannot be traced.
     ValueError
-        If ``num_epochs``, ``lr`` or a label is out of range, a data set is empty, or
-        ``checkpoint`` is that of another run or of a longer one.
+        If ``num_epochs``, ``lr`` or a label is out of range, ``scheduler`` begins elsewhere, a data
+        set is empty, the network has nothing to train, or ``checkpoint`` is that of another run or
+        of a longer one.
     FloatingPointError
         If the loss or a parameter to be saved becomes infinite or no number; the last checkpoint
         is from before.
     RuntimeError
-        If the network has not been initialised.
+        If the network has not been initialised, or this processor cannot compute in bfloat16 and
+        ``precision`` asks for it.
     BlockingIOError
         If another process writes to ``checkpoint``.
     OSError
@@ -176,6 +182,8 @@ def train(
     Dive into Deep Learning, section 7.6 (``train_ch6``).
     """
     _check_arguments(net, num_epochs, lr)
+    _check_scheduler(scheduler, lr)
+    seed, scheduler = operator.index(seed), copy.deepcopy(scheduler)  # its steps change it
     device = device or runtime.try_gpu()
     net.collect_params().reset_ctx(device)
     mx.random.seed(seed)
@@ -586,6 +594,20 @@ def _check_arguments(net, num_epochs, lr):
             "step would go uphill. Try lr=0.05."
         )
     _device_of(net)
+    if all(param.grad_req == "null" for param in net.collect_params().values()):
+        raise ValueError(
+            "the network has nothing to train: all its parameters are frozen, or it has none. "
+            "Call unfreeze(net), or put a new last layer on it with replace_head."
+        )
+
+
+def _check_scheduler(scheduler, lr):
+    """MXNet would go by the scheduler, or let both disagree, depending on its kind."""
+    if scheduler and not math.isclose(scheduler.base_lr, lr):
+        raise ValueError(
+            f"the scheduler is at the learning rate {scheduler.base_lr:.3g}, but lr={lr}. Make a "
+            f"new one with base_lr={lr}; one that has been used stays where it ended."
+        )
 
 
 def _check_labels(y, num_classes):

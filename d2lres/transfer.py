@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import mxnet as mx
 from mxnet import gluon, npx
 from mxnet.gluon import nn
 
-from .train import History, train
+from .train import History, _check_arguments, train
 
 __all__ = ["features", "fine_tune", "freeze", "layer_lr", "replace_head", "unfreeze"]
 
@@ -95,7 +97,8 @@ def layer_lr(net: gluon.HybridBlock, factor: float) -> None:
     """Let the layers of a network learn the more slowly, the further they are from its last one.
 
     The last layer keeps the learning rate of the trainer. The stage before it has that divided by
-    ``factor``, the one before that by ``factor ** 2``, and so on to the stem.
+    ``factor``, the one before that by ``factor ** 2``, and so on to the stem. A batch normalisation
+    that stands alone goes with the stage before it.
 
     Parameters
     ----------
@@ -122,9 +125,12 @@ def layer_lr(net: gluon.HybridBlock, factor: float) -> None:
             "to leave the stages as they are, freeze(features(net))"
         )
     body, head = _body_and_head(net)
-    parts = [head, *reversed([part for part in body if part.collect_params().keys()])]
-    for distance, part in enumerate(parts):
-        part.collect_params().setattr("lr_mult", factor**-distance)
+    parts = [*body, head]
+    has_weights = [any(part.collect_params(".*weight$")) for part in parts]
+    steps = list(itertools.accumulate(has_weights))
+    for part, step in zip(parts, steps, strict=True):
+        # what stands before the first convolution goes with that
+        part.collect_params().setattr("lr_mult", factor ** (max(step, 1) - steps[-1]))
 
 
 def fine_tune(
@@ -174,10 +180,10 @@ def fine_tune(
     Yosinski et al., How Transferable Are Features in Deep Neural Networks? (2014);
     Dive into Deep Learning, section 14.2.
     """
+    _check_arguments(net, num_epochs, lr)
     layer_lr(net, factor)
-    num_steps = num_epochs * len(train_iter)
-    # at least 1 and 0: train says what is wrong with less
-    scheduler = mx.lr_scheduler.CosineScheduler(max(num_steps, 1), max(lr, 0), final_lr=0)
+    num_steps = max(num_epochs * len(train_iter), 1)  # train says what is wrong with 0
+    scheduler = mx.lr_scheduler.CosineScheduler(num_steps, lr, final_lr=0)
     options = {"scheduler": scheduler, "optimizer_params": {"momentum": 0.9}} | options
     history = train(net, train_iter, test_iter, num_epochs, lr, device, **options)
     history.run["layer_lr"] = factor

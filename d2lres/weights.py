@@ -66,8 +66,9 @@ def load_torch_weights(net: gluon.HybridBlock, path: str | os.PathLike) -> None:
     TypeError
         If ``net`` is none of the above.
     ValueError
-        If the file is damaged or of another kind, or if tensors are missing, are too many or have
-        another shape or dtype: all are listed by name. The network is then unchanged.
+        If the file is damaged or of another kind, or if tensors are missing, are too many, have
+        another shape or dtype or hold what is no number or too large for float32: they are listed
+        by name. The network is then unchanged.
 
     References
     ----------
@@ -232,7 +233,14 @@ def _load(wanted, path, epsilon):
     """Check all of a file, read what is wanted, and only then set the parameters."""
     with _opened(path) as file:
         _check(wanted, file, path)
-        arrays = {name: file.read(name).astype(onp.float32, copy=False) for name in wanted}
+        with onp.errstate(over="ignore"):  # said below, by name
+            arrays = {name: file.read(name).astype(onp.float32, copy=False) for name in wanted}
+    wrong = [name for name, array in arrays.items() if not onp.isfinite(array).all()]
+    if wrong:
+        raise ValueError(
+            f"{path}: not all weights are numbers that float32 can hold. The network's are as they "
+            f"were.\n{_listed({'not finite': wrong})[0]}"
+        )
     for name, (param, layer, axes) in wanted.items():
         array = arrays.pop(name).transpose(axes)
         if isinstance(layer, nn.BatchNorm) and param is layer.running_var:
@@ -253,16 +261,23 @@ def _check(wanted, file, path):
     if not any(problems.values()):
         return
     lines = [f"{path} does not fit this network, whose weights are as they were."]
-    for kind, listed in problems.items():
-        if listed:
-            more = [f"... and {len(listed) - 10} more"] if len(listed) > 10 else []
-            lines.append("\n  ".join([f"{kind} ({len(listed)}):", *listed[:10], *more]))
+    lines += _listed(problems)
     for name in {"fc.bias", "predictions/bias"} & {*wrong}:
         if len(shape := wrong[name][0]) == 1 and shape != wanted[name].shape:
             lines.append(f"The file is for {shape[0]} classes: use num_classes={shape[0]}.")
     if len(missing) == len(wanted):
         lines.append("None of the names is known: see the docstring for how to make the file.")
     raise ValueError("\n".join(lines))
+
+
+def _listed(problems):
+    """Return a paragraph for each kind of problem, with the first ten names."""
+    paragraphs = []
+    for kind, names in problems.items():
+        if names:
+            more = [f"... and {len(names) - 10} more"] if len(names) > 10 else []
+            paragraphs.append("\n  ".join([f"{kind} ({len(names)}):", *names[:10], *more]))
+    return paragraphs
 
 
 @contextlib.contextmanager

@@ -400,7 +400,7 @@ def test_bad_parameters(make, words):
 
 
 def test_compose_of_what_is_none():
-    for wrong in (RandomFlip(), [RandomFlip(), 4], [RandomFlip(), None]):
+    for wrong in (RandomFlip(), [RandomFlip(), 4], [RandomFlip(), None], [RandomFlip]):
         with pytest.raises(TypeError, match="expects a list of augmentations, got .*RandomFlip"):
             Compose(wrong)
 

@@ -1,5 +1,6 @@
 import mxnet as mx
 import numpy as onp
+import pytest
 from mxnet import np
 from mxnet.gluon import nn
 
@@ -32,3 +33,17 @@ def test_it_leaves_the_network_as_it_is():
     before = net(X).asnumpy()
     grad_cam(net, X, y)
     assert (net[0].running_mean.data() == 0).all() and (net(X).asnumpy() == before).all()
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        ([0, 9], "classes from 0 to 9, but those of this network are from 0 to 1: check y"),
+        ([-1, 0], "from -1 to 0, but"),
+        ([0], r"one class for each of the 2 images, y of shape \(2,\), but got shape \(1,\)"),
+        ([[0], [1]], r"got shape \(2, 1\)"),
+    ],
+)
+def test_a_class_that_cannot_be_asked_for(y, words):
+    with pytest.raises(ValueError, match=words):
+        grad_cam(net_of(np.ones((2, 2))), np.ones((2, 2, 4, 4)), np.array(y, dtype="int32"))

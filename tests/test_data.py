@@ -1,5 +1,6 @@
 """Images in memory are chosen, split and handed out in batches."""
 
+import json
 import time
 
 import numpy as np
@@ -165,7 +166,30 @@ def test_what_a_crop_pads_with_is_black():
 
 @pytest.mark.parametrize(
     "normalize",
-    [0.5, (MEAN,), (MEAN, STD[:2]), (MEAN, (0, 1, 1)), (MEAN, "abc"), ((np.nan,) * 3, STD)],
+    [(0.5, 0.25), ([0.5], [0.25]), np.array([0.5, 0.25]), np.array([[0.5], [0.25]], "float32")],
+)
+def test_normalize_grey_images(normalize):
+    images = np.zeros((2, 1, 4, 4), np.uint8)
+    data_iter = data.ArrayIter(images, np.zeros(2), 2, normalize=normalize)
+    (X,) = pixels(data_iter)
+    assert (X == -2).all()
+    assert data_iter.normalize == ((0.5,), (0.25,))
+    assert json.loads(json.dumps(data_iter.normalize)) == [[0.5], [0.25]]
+
+
+@pytest.mark.parametrize(
+    "normalize",
+    [
+        0.5,
+        (0.5, 0.5),
+        (MEAN,),
+        (MEAN, STD[:2]),
+        (MEAN, (0, 1, 1)),
+        (MEAN, "abc"),
+        ((np.nan,) * 3, STD),
+        (*MEAN, *STD),
+        tuple(zip(MEAN, STD, strict=True)),  # a pair for each channel
+    ],
 )
 def test_bad_normalize(normalize):
     images = np.zeros((2, 3, 4, 4), np.uint8)

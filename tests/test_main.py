@@ -6,7 +6,7 @@ import pytest
 from mxnet import np
 from PIL import Image
 
-from d2lres import __version__
+from d2lres import __version__, runtime
 from d2lres.__main__ import main
 from d2lres.lesson import run_lesson
 from d2lres.scale import Scale, scale
@@ -53,6 +53,20 @@ def test_train_records_the_run(tmp_path, monkeypatch, capsys):
     run = json.loads(record.read_text())["run"]
     assert (run["scale"], run["seed"], run["num_examples"]) == ("tiny", 3, 40)
     assert "40 images of 28x28 pixels, 1 epoch," in capsys.readouterr().out
+
+
+@pytest.mark.skipif(runtime.has_bfloat16(), reason="this processor computes in bfloat16")
+def test_what_the_processor_cannot_is_said_in_a_line(bare_machine, monkeypatch, capsys):
+    monkeypatch.setenv("D2LRES_OFFLINE", "1")
+    assert main(["train", "--scale", "quick", "--precision", "bfloat16"]) == 1
+    assert capsys.readouterr().err.startswith("d2lres: MXNet computes bfloat16 only")
+
+
+@pytest.mark.parametrize("command", ["experiment few", "train --recipe fast"])
+def test_no_epochs_are_refused(command, capsys):
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--epochs", "0"])
+    assert "a whole number of at least 1, not '0'" in capsys.readouterr().err
 
 
 def test_transfer(monkeypatch):

@@ -1,6 +1,7 @@
 import io
 
 import numpy as onp
+import pytest
 from mxnet import np
 
 from d2lres import History, plot_confusion_matrix, plot_history, plot_runs, show_images
@@ -50,6 +51,17 @@ def test_images_with_their_labels():
     assert sum(bool(ax.images) for ax in fig.axes) == 5 and len(fig.axes) == 6
     assert fig.axes[4].get_title() == "ankle boot"
     rendered(fig)
+
+
+def test_names_may_be_an_array():
+    names = onp.array(["cat", "dog"])
+    assert show_images(onp.zeros((1, 1, 8, 8)), [1], labels=names).axes[0].get_title() == "dog"
+    assert "dog" in rendered(plot_confusion_matrix(onp.eye(2), labels=names))
+
+
+def test_no_image_to_show():
+    with pytest.raises(ValueError, match=r"no image to show: X has shape \(0, 1, 8, 8\)"):
+        show_images(np.zeros((0, 1, 8, 8)), np.zeros(0))
 
 
 def test_predictions_are_marked():

@@ -98,6 +98,12 @@ def test_steps_divide_by_ten_twice():
     )
 
 
+def test_an_unknown_schedule():
+    words = "schedule is 'one cycle', 'steps' or 'constant', not 'one-cycle'"
+    with pytest.raises(ValueError, match=words):
+        FAST._replace(schedule="one-cycle").scheduler(10)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_can_be_built(name):
     wanted = RECIPES[name]
@@ -139,6 +145,19 @@ def test_an_experiment_is_recorded_and_measured(tiny, capsys):
     assert measured["top5_acc"] >= measured["top1_acc"] == pytest.approx(recorded.test_acc[-1])
     assert len(measured["layer_stats"]) == 3  # a convolution and a block of two
     assert "recorded in results" in capsys.readouterr().out
+
+
+def test_a_shorter_run_leaves_the_record_alone(tiny):
+    experiment("tiny", num_epochs=1)
+    assert [path.name for path in (tiny / "results").iterdir()] == ["tiny_01_epochs_seed0.json"]
+    assert [path.name for path in (tiny / "runs").iterdir()] == ["tiny_01_epochs_seed0"]
+
+
+@pytest.mark.parametrize("path, words", [("tiny.npz", "safetensors"), ("a.safetensors", "another")])
+def test_weights_that_cannot_be_saved_are_refused_at_once(tiny, path, words):
+    with pytest.raises(ValueError, match=words):
+        experiment("tiny", weights=path)  # of small_resnet
+    assert not list(tiny.iterdir())
 
 
 def test_training_images_are_measured_as_they_are(few_images):

@@ -454,6 +454,11 @@ def test_no_gpu_no_words(facts, gpu, capsys):
     assert try_gpu() == mx.cpu() and capsys.readouterr().out == ""
 
 
+def test_a_gpu_has_a_number_from_0_on():
+    with pytest.raises(ValueError, match="number of a GPU, 0 for the first, not -1"):
+        try_gpu(-1)
+
+
 def test_nvidia_smi_is_read(tmp_path, monkeypatch):
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\necho 'NVIDIA H100, 9.0'\necho 'NVIDIA A10, 8.6'\n")
@@ -479,11 +484,16 @@ def doctor(linux, facts, gpu, monkeypatch, capsys):
             raise FileNotFoundError("it is nowhere")
         return Place(Path("/there"), "from here", ""), ""
 
-    def lines(flags=SAPPHIRE, granted=True, gpus=(), num_gpus=0, error=None, sample=False, **case):
+    def lines(
+        flags=SAPPHIRE, granted=True, gpus=(), num_gpus=0, error=None, sample=False, found=4, **case
+    ):
         linux(cores=[0, 0, 1, 1], flags=flags, kernel_grants_amx=granted)
         facts(**{"installed": ["mxnet"], "gpus": gpus, **case})
         gpu(num_gpus, error)
-        place = Place(Path("/there"), "from here", "", fashion_mnist.SAMPLE if sample else {})
+        contents = fashion_mnist.SAMPLE if sample else {}
+        place = Place(Path("/there"), "from here", "Put good files there.", contents)
+        files = dict.fromkeys(list(fashion_mnist.OFFICIAL)[:found])
+        monkeypatch.setattr(fashion_mnist, "_files", lambda folder: (folder, files))
         monkeypatch.setattr(fashion_mnist, "_find", lambda: (place, os.environ["D2LRES_OFFLINE"]))
         monkeypatch.setattr(cifar, "_find", find)
         monkeypatch.setattr(runtime.platform, "python_version", lambda: "3.12.1")
@@ -550,6 +560,9 @@ def test_doctor_says_what_was_found(doctor, linux, monkeypatch):
         ({}, {"sample": True}, {
             "advice:": "Fashion-MNIST is not on this machine, only a sample of it: run "
             "`make data`."}),
+        ({}, {"found": 3}, {
+            "advice:": "/there: expected four files, missing t10k-labels-idx1-ubyte. Put good "
+            "files there."}),
     ],
 )  # fmt: skip
 def test_doctor_advises(doctor, linux, monkeypatch, environment, case, changed):

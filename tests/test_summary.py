@@ -301,6 +301,13 @@ def test_frozen_convolutions_have_a_gradient_too():
     assert layer_stats(net, X, y) == stats and all(s.gradient_norm > 0 for s in stats)
 
 
+def test_a_network_without_convolutions_has_no_layer_stats():
+    net = nn.HybridSequential()
+    net.add(nn.Dense(10))
+    net.initialize()
+    assert layer_stats(net, *batch()) == []
+
+
 def test_what_layer_stats_cannot_do():
     net, (X, y) = cifar_resnet(8, num_classes=3), batch()
     with pytest.raises(RuntimeError, match="no weights yet: call net.initialize"):

@@ -13,6 +13,7 @@ from d2lres import (
     Residual,
     confusion_matrix,
     evaluate_accuracy,
+    freeze,
     predict,
     top_k_accuracy,
     train,
@@ -116,6 +117,29 @@ def test_the_scheduler_sets_the_learning_rate(stripes):
     history = train(net, one_batch, one_batch, 1, 0.1, scheduler=ended, precision="float32")
     assert history.run["scheduler"] == "CosineScheduler" and history.run["lr"] == 0.1
     assert (net[0].weight.data() == before).all()
+
+
+def test_a_scheduler_stays_as_it_is(stripes):
+    steps = mx.lr_scheduler.MultiFactorScheduler([3, 5], factor=0.1, base_lr=0.1)
+    first, again = (run(stripes, num_epochs=2, scheduler=steps)[1] for _ in range(2))
+    assert first.train_loss == again.train_loss
+
+
+def test_a_scheduler_that_begins_elsewhere_is_refused(stripes):
+    with pytest.raises(ValueError, match=r"is at the learning rate 0\.01, but lr=0\.1"):
+        run(stripes, scheduler=mx.lr_scheduler.CosineScheduler(1000))
+
+
+def test_nothing_to_train(stripes):
+    net = small_net()
+    freeze(net)
+    with pytest.raises(ValueError, match="nothing to train.*frozen"):
+        train(net, stripes(), stripes(), 1, 0.1)
+
+
+def test_a_seed_of_numpy_can_be_recorded(stripes, tmp_path):
+    _, history = run(stripes, num_epochs=1, seed=onp.int64(1))
+    assert History.load(history.save(tmp_path / "run.json")).run["seed"] == 1
 
 
 def test_any_iterable_of_batches_will_do(stripes):

@@ -23,6 +23,7 @@ from d2lres import (
     replace_head,
     resnet18,
     train,
+    transfer,
     unfreeze,
 )
 from d2lres.models import small_resnet
@@ -141,6 +142,23 @@ def test_early_layers_learn_more_slowly():
             layer_lr(net, factor)
 
 
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("pre-activation", [4, 3, 2, 1, 1]),
+        ("small", [2, 2, 1]),
+        ("model_zoo, version 2", [5, 5, 4, 3, 2, 1, 1]),  # one stands before the convolution
+    ],
+)
+def test_a_lone_batch_norm_is_no_step(name, steps):
+    net = trained(NETWORKS[name](), (2, 3, 32, 32))
+    layer_lr(net, 2)
+    body, _ = transfer._body_and_head(net)
+    parts = [part.collect_params().values() for part in body]
+    rates = [{p.lr_mult for p in params} for params in parts if params]
+    assert rates == [{2**-step} for step in steps]
+
+
 def test_a_step_is_divided_by_the_factor():
     net, X = trained(cifar_resnet(8)), np.random.normal(size=(4, 1, 8, 8))
     layer_lr(net, 10)
@@ -175,8 +193,10 @@ def test_a_new_head_learns_other_names(stripes):
 
 def test_what_train_refuses_is_refused(stripes):
     net = trained(small_resnet((4, 8)))
-    with pytest.raises(ValueError, match="num_epochs is a whole number of at least 1, got 0"):
-        fine_tune(net, stripes(), stripes(), 0, 0.1)
+    for num_epochs in (0, 2.0):
+        words = f"num_epochs is a whole number of at least 1, got {num_epochs}"
+        with pytest.raises(ValueError, match=words):
+            fine_tune(net, stripes(), stripes(), num_epochs, 0.1)
     with pytest.raises(ValueError, match="the learning rate must be a positive number"):
         fine_tune(net, stripes(), stripes(), 1, -0.1)
 

@@ -233,6 +233,16 @@ def test_objects_are_not_unpickled(tmp_path, fits):
     refused(written(tmp_path, fits), words)
 
 
+@pytest.mark.parametrize("value", [onp.nan, -onp.inf, 1e300])
+def test_what_is_no_number_is_listed_by_name(tmp_path, fits, value):
+    for name in ("bn1.bias", "fc.weight"):
+        fits[name] = fits[name].astype(onp.float64)
+        fits[name].flat[0] = value
+    words = "x.npz: not all weights are numbers that float32 can hold.*as they were"
+    lines = refused(written(tmp_path, fits), words).splitlines()
+    assert lines[1:] == ["not finite (2):", "  bn1.bias", "  fc.weight"]
+
+
 def test_the_number_of_batches_is_not_needed(tmp_path, fits):
     net = cifar_resnet(8)
     load_torch_weights(net, written(tmp_path, fits | {"bn1.num_batches_tracked": onp.array(3)}))
