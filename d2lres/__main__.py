@@ -17,9 +17,9 @@ def main(argv: list[str] | None = None) -> int:
     how = training.add_mutually_exclusive_group()
     how.add_argument("--scale", help="quick, lesson or full (see d2lres/scale.py)")
     how.add_argument("--recipe", choices=["fast"], help="a small network (see d2lres/recipe.py)")
-    training.add_argument("--epochs", type=_count, help="how long the recipe runs")
+    training.add_argument("--epochs", type=int, help="how long the recipe runs")
     training.add_argument(
-        "--num-valid", type=_count, help="test the recipe on so many training images kept aside"
+        "--num-valid", type=int, help="test the recipe on so many training images kept aside"
     )
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     repeating = commands.add_parser("experiment", help="repeat one of the recorded runs")
     repeating.add_argument("name", help="see RECIPES in d2lres/recipe.py")
     repeating.add_argument("--seed", type=int, default=0)
-    repeating.add_argument("--epochs", type=_count, help="by default as many as were recorded")
+    repeating.add_argument("--epochs", type=int, help="by default as many as were recorded")
     repeating.add_argument("--record", help="write the history to this JSON file")
     repeating.add_argument("--weights", help="write the network to this .safetensors file")
     transferring = commands.add_parser(
@@ -55,12 +55,6 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _count(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1, not {text!r}")
-    return int(text)
-
-
 def _doctor():
     from .runtime import doctor
 
@@ -85,7 +79,7 @@ def _data(name):
 
 
 def _train(scale, recipe, epochs, num_valid, seed, precision, record):
-    if not recipe and (epochs or num_valid):
+    if not recipe and (epochs, num_valid) != (None, None):
         raise ValueError("--epochs and --num-valid go with --recipe; a scale has its own sizes")
     if recipe:
         history = _fast(epochs, num_valid, seed, precision)
@@ -100,7 +94,8 @@ def _fast(epochs, num_valid, seed, precision):
     from .recipe import RECIPES
 
     recipe = RECIPES["fast"]
-    recipe = recipe._replace(num_epochs=epochs or recipe.num_epochs)
+    if epochs is not None:
+        recipe = recipe._replace(num_epochs=epochs)
     print(recipe)
     _, history = recipe.run(*recipe.load(num_valid), seed, precision)
     print(

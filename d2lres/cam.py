@@ -4,30 +4,24 @@ import functools
 
 from mxnet import autograd, npx
 
+from .train import _check_labels
+
 __all__ = ["grad_cam"]
 
 npx.set_np()
 
 
 def _explained(cam):
-    """Check the classes asked for: MXNet would silently clip one that is out of range.
-
-    A decorator, because the function below it stands word for word in a lesson.
-    """
+    """Check the classes asked for: a decorator, as ``cam`` stands word for word in a lesson."""
 
     @functools.wraps(cam)
     def checked_cam(net, X, y):
-        num_classes = net[-1].weight.shape[0]
         if y.shape != (len(X),):
             raise ValueError(
                 f"expected one class for each of the {len(X)} images, y of shape ({len(X)},), but "
                 f"got shape {y.shape}"
             )
-        if not 0 <= int(y.min()) <= int(y.max()) < num_classes:
-            raise ValueError(
-                f"y asks for classes from {int(y.min())} to {int(y.max())}, but those of this "
-                f"network are from 0 to {num_classes - 1}: check y"
-            )
+        _check_labels(y, net[-1].weight.shape[0])
         return cam(net, X, y)
 
     return checked_cam

@@ -304,6 +304,9 @@ def _fuse_batch_norm_and_relu(graph):
     return count
 
 
+_KEEP_LAYOUT = ("Activation", "BatchNorm", "Pooling", "_contrib_BatchNormWithReLU", "elemwise_add")
+
+
 def _is_blocked(graph, entry):
     """Whether an array comes from convolutions in blocks, by operators that keep their layout."""
     numbers = [entry[0]]
@@ -318,9 +321,6 @@ def _is_blocked(graph, entry):
         else:
             return False
     return True
-
-
-_KEEP_LAYOUT = ("Activation", "BatchNorm", "Pooling", "_contrib_BatchNormWithReLU", "elemwise_add")
 
 
 def _gives_blocks(graph, node):

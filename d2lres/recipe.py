@@ -9,6 +9,7 @@ from mxnet import gluon, npx
 from . import models
 from .augment import Augmentation, Compose, Cutout, MixUp, RandomCrop, RandomFlip
 from .cifar import load_data_cifar10, load_data_cifar100
+from .data import _whole
 from .fashion_mnist import load_data_fashion_mnist
 from .train import History, train
 
@@ -161,6 +162,7 @@ class Recipe(NamedTuple):
             The trained network.
         history : History
         """
+        _whole("num_epochs", self.num_epochs)  # of which the scheduler needs one
         mx.random.seed(seed)
         net = self.build()
         momentum = {"momentum": self.momentum} if self.optimizer == "sgd" else {}

@@ -7,7 +7,6 @@ import functools
 import itertools
 import json
 import math
-import operator
 import os
 import signal
 import sys
@@ -24,7 +23,7 @@ from . import runtime
 from .augment import MixUp
 from .checkpoint import Checkpoints, digest, numbers_in, restore, state_of
 from .compile import compile, operators
-from .data import ArrayIter
+from .data import ArrayIter, _whole
 from .files import written_whole
 from .progress import Progress, in_notebook
 
@@ -163,9 +162,9 @@ def train(
     TypeError
         If ``net`` is not a HybridBlock, or cannot be traced.
     ValueError
-        If ``num_epochs``, ``lr`` or a label is out of range, ``scheduler`` begins elsewhere, a data
-        set is empty, the network has nothing to train, or ``checkpoint`` is that of another run or
-        of a longer one.
+        If ``num_epochs``, ``lr``, ``seed`` or a label is out of range, ``scheduler`` begins
+        elsewhere, a data set is empty, the network has nothing to train, or ``checkpoint`` is that
+        of another run or of a longer one.
     FloatingPointError
         If the loss or a parameter to be saved becomes infinite or no number; the last checkpoint
         is from before.
@@ -183,7 +182,7 @@ def train(
     """
     _check_arguments(net, num_epochs, lr)
     _check_scheduler(scheduler, lr)
-    seed, scheduler = operator.index(seed), copy.deepcopy(scheduler)  # its steps change it
+    seed, scheduler = _whole("seed", seed, least=0), copy.deepcopy(scheduler)  # steps change it
     device = device or runtime.try_gpu()
     net.collect_params().reset_ctx(device)
     mx.random.seed(seed)

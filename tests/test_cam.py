@@ -38,7 +38,7 @@ def test_it_leaves_the_network_as_it_is():
 @pytest.mark.parametrize(
     ("y", "words"),
     [
-        ([0, 9], "classes from 0 to 9, but those of this network are from 0 to 1: check y"),
+        ([0, 9], "from 0 to 9, but the network has 2 outputs, for the labels 0 to 1.*check y"),
         ([-1, 0], "from -1 to 0, but"),
         ([0], r"one class for each of the 2 images, y of shape \(2,\), but got shape \(1,\)"),
         ([[0], [1]], r"got shape \(2, 1\)"),

@@ -62,11 +62,11 @@ def test_what_the_processor_cannot_is_said_in_a_line(bare_machine, monkeypatch, 
     assert capsys.readouterr().err.startswith("d2lres: MXNet computes bfloat16 only")
 
 
-@pytest.mark.parametrize("command", ["experiment few", "train --recipe fast"])
-def test_no_epochs_are_refused(command, capsys):
-    with pytest.raises(SystemExit):
-        main([*command.split(), "--epochs", "0"])
-    assert "a whole number of at least 1, not '0'" in capsys.readouterr().err
+@pytest.mark.parametrize("option, name", [("--epochs", "num_epochs"), ("--num-valid", "num_valid")])
+def test_none_of_what_is_counted(option, name, bare_machine, monkeypatch, capsys):
+    monkeypatch.setenv("D2LRES_OFFLINE", "1")
+    assert main(["train", "--recipe", "fast", option, "0"]) == 1
+    assert f"d2lres: {name} must be a whole number of at least 1, not 0" in capsys.readouterr().err
 
 
 def test_transfer(monkeypatch):
