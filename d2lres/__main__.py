@@ -22,7 +22,6 @@ def main(argv: list[str] | None = None) -> int:
         "--num-valid", type=int, help="test the recipe on so many training images kept aside"
     )
     training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
     training.add_argument("--record", help="write the history to this JSON file")
     repeating = commands.add_parser("experiment", help="repeat one of the recorded runs")
     repeating.add_argument("name", help="see RECIPES in d2lres/recipe.py")
@@ -30,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     repeating.add_argument("--epochs", type=int, help="by default as many as were recorded")
     repeating.add_argument("--record", help="write the history to this JSON file")
     repeating.add_argument("--weights", help="write the network to this .safetensors file")
+    for parser_of in (training, repeating):
+        parser_of.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
     transferring = commands.add_parser(
         "transfer", help="learn CIFAR-10 from few images, with the pre-trained weights and without"
     )
@@ -123,10 +124,10 @@ def _at_scale(scale, seed, precision):
     return history
 
 
-def _experiment(name, seed, epochs, record, weights):
+def _experiment(name, seed, epochs, record, weights, precision):
     from .experiment import experiment
 
-    return len(experiment(name, seed, epochs, record, weights))
+    return len(experiment(name, seed, epochs, record, weights, precision))
 
 
 def _predict(images):

@@ -35,6 +35,7 @@ def experiment(
     num_epochs: int | None = None,
     record: str | None = None,
     weights: str | None = None,
+    precision: str = "auto",
 ) -> History:
     """Train by a recipe, saving checkpoints under ``runs/``, and record the run.
 
@@ -54,6 +55,9 @@ def experiment(
     weights : path, optional
         A ``.safetensors`` file for the trained network in float16, see ``save_torch_weights``. What
         is measured and recorded then is the network that was saved.
+    precision : {"auto", "float32", "bfloat16"}, default "auto"
+        See ``compile``. A record says in which its network was trained; to be comparable, those of
+        one figure are made in the same.
 
     Returns
     -------
@@ -74,7 +78,7 @@ def experiment(
     data = train_iter, test_iter = recipe.load()
     if weights:
         _check_weights(recipe, test_iter, Path(weights))
-    net, history = recipe.run(*data, seed, checkpoint=Path("runs", run))
+    net, history = recipe.run(*data, seed, precision, checkpoint=Path("runs", run))
     if len(history) == recipe.num_epochs:
         if weights:
             history.run["weights_sha256"] = _saved(net, Path(weights))

@@ -172,6 +172,10 @@ class Graph:
         """Return the node that an entry among some node's inputs comes from."""
         return self.nodes[entry[0]]
 
+    def takers(self, node):
+        """Return the nodes that take an output of a node."""
+        return [n for n in self.nodes if any(self.node(entry) is node for entry in n["inputs"])]
+
     def shape(self, entry):
         return self.output_shape(self.node(entry))
 
@@ -281,8 +285,9 @@ def _fuse_batch_norm_and_relu(graph):
     """One pass over the images in place of two.
 
     If the images come in plain layout and their gradient in a blocked one, as from a convolution,
-    the fused operator computes wrong gradients: there it stays two. It knows images only, with the
-    channels in front, and not the gradient of a pooling that leaves one pixel.
+    the fused operator computes wrong gradients; if the two come in blocks of other sizes, it fails:
+    there it stays two. It knows images only, with the channels in front, and not the gradient of a
+    pooling that leaves one pixel.
     """
     uses, count = graph.num_uses(), 0
     if any({*graph.output_shape(node)[2:]} == {1} for node in graph.of("Pooling")):
@@ -296,6 +301,7 @@ def _fuse_batch_norm_and_relu(graph):
             or attrs_of(norm)["axis"] != 1
             or len(graph.output_shape(norm)) != 4
             or not (_is_blocked(graph, norm["inputs"][0]) or _has_plain_gradient(graph, node))
+            or _has_other_gradient(graph, node)
         ):
             continue
         attrs = norm.get("attrs", {})
@@ -341,8 +347,19 @@ def _gives_blocks(graph, node):
 
 def _has_plain_gradient(graph, node):
     """Whether nothing takes a node's output but matrix products and means."""
-    takes = [n for n in graph.nodes for e in n["inputs"] if graph.node(e) is node]
-    return all(n["op"] in ("FullyConnected", "mean") for n in takes)
+    return all(n["op"] in ("FullyConnected", "mean") for n in graph.takers(node))
+
+
+def _has_other_gradient(graph, node):
+    """Whether a gradient may come from a convolution that computes in other blocks than of 16."""
+    nodes = [node]
+    for node in nodes:
+        for taker in graph.takers(node):
+            if taker["op"] == "Convolution" and not _gives_blocks(graph, taker):
+                return True
+            if taker["op"] in _KEEP_LAYOUT and taker not in nodes:
+                nodes.append(taker)
+    return False
 
 
 def _use_matrix_products(graph, matrices=None):

@@ -240,7 +240,10 @@ def test_random_networks(num_channels, seed):
 
 
 def assert_same_gradients(net, X):
-    """Compare with the largest gradient of all: that of a bias before a batch norm is rounding."""
+    """Compare with the largest gradient of all: that of a bias before a batch norm is rounding.
+
+    Rounding reaches 2e-5 of it, with AVX-512; wrong gradients were off by a tenth and more.
+    """
     params, restore = trainable(initialized(net, X.shape)), restored(net)
     Y, gradients = outputs_and_gradients(net, params, X)
     restore()
@@ -249,7 +252,7 @@ def assert_same_gradients(net, X):
     assert difference(Y_fast, Y) <= 1e-5
     scale = max(float(abs(gradient).max()) for gradient in gradients)
     for fast_gradient, gradient in zip(fast_gradients, gradients, strict=True):
-        assert abs(fast_gradient - gradient).max() <= 1e-5 * scale
+        assert abs(fast_gradient - gradient).max() <= 1e-4 * scale
     restore()
     assert difference(fast(X), net(X)) <= 1e-5
 
@@ -291,6 +294,26 @@ def test_gradients_behind_a_convolution_in_plain_layout(name):
     net = nn.HybridSequential()
     net.add(*normalized(*IN_PLAIN_LAYOUT[name]()), Residual(16, use_1x1conv=True, strides=2))
     net.add(nn.GlobalAvgPool2D(), nn.Dense(5))
+    assert_same_gradients(net, np.random.uniform(-1, 1, size=(4, 3, 12, 12)))
+
+
+IN_OTHER_BLOCKS = {  # the gradients that these hand back, on some processor
+    "groups of 4": lambda: [nn.Conv2D(16, 3, padding=1, groups=4)],
+    "groups of 8": lambda: [nn.Conv2D(32, 3, padding=1, groups=2)],
+    "to 8 channels": lambda: [nn.Conv2D(8, 1)],
+    "to 12 channels behind a pooling": lambda: [nn.MaxPool2D(2), nn.Conv2D(12, 3, padding=1)],
+    "to 24 channels behind a sum": lambda: [
+        Parallel(nn.Conv2D(24, 1), nn.Conv2D(24, 3, padding=1)),
+    ],
+    "around groups": lambda: [Around([nn.Conv2D(16, 3, padding=1, groups=4)], True)],
+}
+
+
+@pytest.mark.parametrize("name", IN_OTHER_BLOCKS)
+def test_gradients_before_a_convolution_in_other_blocks(name):
+    """Fused with its ReLU, the batch norm before it could not take them."""
+    net = nn.HybridSequential()
+    net.add(*normalized(nn.Conv2D(16, 3, padding=1)), *IN_OTHER_BLOCKS[name](), nn.Dense(5))
     assert_same_gradients(net, np.random.uniform(-1, 1, size=(4, 3, 12, 12)))
 
 
@@ -524,16 +547,20 @@ for step in range(2):
     ],
 )
 def test_no_reference_code_in_a_step(network, precision):
-    """oneDNN says of each primitive what runs it and for how long: ``ref`` is its slow spare."""
+    """oneDNN says of each primitive what runs it and for how long: ``ref`` is its slow spare.
+
+    But not of a sum: of arrays in two layouts its ``ref`` is made of fast reorders.
+    """
     code = ONE_STEP.format(network=network, precision=precision)
     env = os.environ | {"DNNL_VERBOSE": "1"}
     command = [sys.executable, "-c", code]
     out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     lines = [line.split(",") for line in out.split("step 1")[1].splitlines()]
-    took = [(line[4], float(line[-1])) for line in lines if line[:2] == ["dnnl_verbose", "exec"]]
-    total = sum(ms for _, ms in took)
+    took = [(*line[3:5], float(line[-1])) for line in lines if line[:2] == ["dnnl_verbose", "exec"]]
+    total = sum(ms for *_, ms in took)
     assert len(took) > 100
-    assert sum(ms for by, ms in took if by.startswith("ref")) < 0.01 * total
+    by_reference = [ms for what, by, ms in took if what != "sum" and by.startswith("ref")]
+    assert sum(by_reference) < 0.01 * total
 
 
 class Broadcasting(nn.HybridBlock):

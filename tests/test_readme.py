@@ -35,12 +35,13 @@ def test_speeds_that_were_not_measured_are_not_missed(tmp_path):
 def test_the_experiments_that_were_recorded(tmp_path):
     tool = readme_tool()
     assert tool.experiments(tmp_path) == "None yet.\n"
-    for seed, acc in enumerate([0.9, 0.85]):
-        history = History([1.0], [acc], [acc - 0.1], [1.0], [1.0])
+    for seed, (acc, precision) in enumerate([(0.9, "float32"), (0.85, "bfloat16")]):
+        run = {"precision": precision}
+        history = History([1.0], [acc], [acc - 0.1], [1.0], [1.0], run)
         history.save(tmp_path / f"plain20_seed{seed}.json")
     history.save(tmp_path / "fast_05_epochs_seed0.json")  # has a table of its own
     (row,) = tool.experiments(tmp_path).splitlines()[2:]
-    assert row == "| plain20 | 1 | 2 | 10.00% to 15.00% | 20.00% to 25.00% |"
+    assert row == "| plain20 | 1 | 2 | bfloat16 and float32 | 10.00% to 15.00% | 20.00% to 25.00% |"
 
 
 def test_the_faults_that_were_recorded(tmp_path):

@@ -153,6 +153,13 @@ def test_a_shorter_run_leaves_the_record_alone(tiny):
     assert [path.name for path in (tiny / "runs").iterdir()] == ["tiny_01_epochs_seed0"]
 
 
+def test_the_precision_of_an_experiment_can_be_chosen(tiny):
+    assert experiment("tiny", precision="float32").run["precision"] == "float32"
+    with pytest.raises(ValueError, match="precision is auto, float32 or bfloat16"):
+        experiment("tiny", seed=1, precision="float16")
+    assert not list(tiny.glob("*/tiny_seed1*"))
+
+
 @pytest.mark.parametrize("path, words", [("tiny.npz", "safetensors"), ("a.safetensors", "another")])
 def test_weights_that_cannot_be_saved_are_refused_at_once(tiny, path, words):
     with pytest.raises(ValueError, match=words):

@@ -66,13 +66,15 @@ def fast(folder: Path = RESULTS) -> str:
 
 def experiments(folder: Path = RESULTS) -> str:
     """Return the recorded runs of every recipe on CIFAR, as Markdown."""
-    rows = [("experiment", "epochs", "seeds", "training error", "test error"), ("---",) * 5]
+    heads = ("experiment", "epochs", "seeds", "precision", "training error", "test error")
+    rows = [heads, ("---",) * len(heads)]
     for name, recipe in RECIPES.items():
         runs = [History.load(path) for path in sorted(folder.glob(f"{name}_seed*.json"))]
         if runs and recipe.data != "fashion_mnist":
             errors = [[1 - getattr(r, k)[-1] for r in runs] for k in ("train_acc", "test_acc")]
             spans = [" to ".join(f"{e:.2%}" for e in sorted({min(e), max(e)})) for e in errors]
-            rows.append((name, f"{len(runs[0])}", f"{len(runs)}", *spans))
+            precisions = " and ".join(sorted({r.run["precision"] for r in runs}))
+            rows.append((name, f"{len(runs[0])}", f"{len(runs)}", precisions, *spans))
     if len(rows) == 2:
         return "None yet.\n"
     return _markdown(rows)
