@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     repeating.add_argument("--epochs", type=int, help="by default as many as were recorded")
     repeating.add_argument("--record", help="write the history to this JSON file")
     repeating.add_argument("--weights", help="write the network to this .safetensors file")
-    for parser_of in (training, repeating):
-        parser_of.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
+    for command in (training, repeating):
+        command.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
     transferring = commands.add_parser(
         "transfer", help="learn CIFAR-10 from few images, with the pre-trained weights and without"
     )

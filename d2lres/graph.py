@@ -172,9 +172,10 @@ class Graph:
         """Return the node that an entry among some node's inputs comes from."""
         return self.nodes[entry[0]]
 
-    def takers(self, node):
-        """Return the nodes that take an output of a node."""
-        return [n for n in self.nodes if any(self.node(entry) is node for entry in n["inputs"])]
+    def takers(self, number):
+        """Return the numbers of the nodes that take an output of this one."""
+        inputs = enumerate(node["inputs"] for node in self.nodes)
+        return [i for i, entries in inputs if any(source == number for source, *_ in entries)]
 
     def shape(self, entry):
         return self.output_shape(self.node(entry))
@@ -292,7 +293,9 @@ def _fuse_batch_norm_and_relu(graph):
     uses, count = graph.num_uses(), 0
     if any({*graph.output_shape(node)[2:]} == {1} for node in graph.of("Pooling")):
         return count
-    for node in graph.of("Activation"):
+    for number, node in enumerate(graph.nodes):
+        if node["op"] != "Activation":
+            continue
         norm = graph.node(node["inputs"][0])
         if (
             norm["op"] != "BatchNorm"
@@ -300,8 +303,8 @@ def _fuse_batch_norm_and_relu(graph):
             or attrs_of(node)["act_type"] != "relu"
             or attrs_of(norm)["axis"] != 1
             or len(graph.output_shape(norm)) != 4
-            or not (_is_blocked(graph, norm["inputs"][0]) or _has_plain_gradient(graph, node))
-            or _has_other_gradient(graph, node)
+            or not (_is_blocked(graph, norm["inputs"][0]) or _has_plain_gradient(graph, number))
+            or _has_other_gradient(graph, number)
         ):
             continue
         attrs = norm.get("attrs", {})
@@ -345,20 +348,22 @@ def _gives_blocks(graph, node):
     )
 
 
-def _has_plain_gradient(graph, node):
+def _has_plain_gradient(graph, number):
     """Whether nothing takes a node's output but matrix products and means."""
-    return all(n["op"] in ("FullyConnected", "mean") for n in graph.takers(node))
+    takers = [graph.nodes[taker] for taker in graph.takers(number)]
+    return all(taker["op"] in ("FullyConnected", "mean") for taker in takers)
 
 
-def _has_other_gradient(graph, node):
+def _has_other_gradient(graph, number):
     """Whether a gradient may come from a convolution that computes in other blocks than of 16."""
-    nodes = [node]
-    for node in nodes:
-        for taker in graph.takers(node):
-            if taker["op"] == "Convolution" and not _gives_blocks(graph, taker):
+    numbers = [number]
+    for number in numbers:
+        for taker in graph.takers(number):
+            node = graph.nodes[taker]
+            if node["op"] == "Convolution" and not _gives_blocks(graph, node):
                 return True
-            if taker["op"] in _KEEP_LAYOUT and taker not in nodes:
-                nodes.append(taker)
+            if node["op"] in _KEEP_LAYOUT and taker not in numbers:
+                numbers.append(taker)
     return False
 
 
