@@ -4,7 +4,7 @@ import functools
 
 from mxnet import autograd, npx
 
-from .train import _check_labels
+from .train import _check_images, _check_labels
 
 __all__ = ["grad_cam"]
 
@@ -12,10 +12,11 @@ npx.set_np()
 
 
 def _explained(cam):
-    """Check the classes asked for: a decorator, as ``cam`` stands word for word in a lesson."""
+    """Check what is asked for: a decorator, as ``cam`` stands word for word in a lesson."""
 
     @functools.wraps(cam)
     def checked_cam(net, X, y):
+        _check_images(X, "grad_cam")
         if y.shape != (len(X),):
             raise ValueError(
                 f"expected one class for each of the {len(X)} images, y of shape ({len(X)},), but "
@@ -51,7 +52,7 @@ def grad_cam(net, X, y):
     Raises
     ------
     ValueError
-        If there is not one class for each image, or one is out of range.
+        If X is not a batch of images, there is not one class for each, or one is out of range.
 
     References
     ----------

@@ -510,15 +510,30 @@ def predict(net: gluon.Block, X: np.ndarray) -> np.ndarray:
         If the network has not been initialised.
     """
     device = _device_of(net)
-    if X.ndim != 4 or not len(X):
-        raise ValueError(
-            f"predict expects a batch of images (batch, channels, height, width), got {X.shape}; "
-            "for a single image X write X[None]"
-        )
+    _check_images(X, "predict")
     batches = (X[i : i + 256].as_in_ctx(device) for i in range(0, len(X), 256))
     return np.concatenate([net(batch).argmax(axis=1).astype("int32") for batch in batches])
 
 
+def _classes_checked(matrix):
+    """Check the classes: a decorator, as ``matrix`` stands word for word in a lesson."""
+
+    @functools.wraps(matrix)
+    def checked_matrix(y, y_hat, num_classes):
+        _check_pairs(y, y_hat, "predicted classes")
+        for name, labels in (("y", y), ("y_hat", y_hat)):
+            # a label of -1 would count for the last class
+            if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+                raise ValueError(
+                    f"expected classes from 0 to {num_classes - 1} (num_classes={num_classes}), "
+                    f"but {name} goes from {int(labels.min())} to {int(labels.max())}"
+                )
+        return matrix(y, y_hat, num_classes)
+
+    return checked_matrix
+
+
+@_classes_checked
 def confusion_matrix(y, y_hat, num_classes):
     """Count how often images of each class are taken for each class.
 
@@ -532,6 +547,11 @@ def confusion_matrix(y, y_hat, num_classes):
     -------
     numpy.ndarray of int, shape (num_classes, num_classes)
         Entry (i, j) counts the images of class i that were predicted to be of class j.
+
+    Raises
+    ------
+    ValueError
+        If there are more classes in one than in the other, or one is out of range.
     """
     matrix = onp.zeros((num_classes, num_classes), dtype=int)
     for i, j in zip(y.tolist(), y_hat.tolist(), strict=True):
@@ -539,6 +559,28 @@ def confusion_matrix(y, y_hat, num_classes):
     return matrix
 
 
+def _scores_checked(accuracy):
+    """Check the scores: a decorator, as ``accuracy`` stands word for word in a lesson."""
+
+    @functools.wraps(accuracy)
+    def checked_accuracy(scores, y, k):
+        if scores.ndim != 2 or not len(scores):
+            raise ValueError(
+                "expected scores of shape (number of images, number of classes), but got "
+                f"{scores.shape}; for a single image write scores[None]"
+            )
+        _check_pairs(scores, y, "labels")
+        if bool((scores != scores).any()):  # NaN has no place in an order
+            raise ValueError(
+                "the scores hold NaN: the network has diverged, or its images hold NaN. Train it "
+                "again with a lower learning rate, or look at its images."
+            )
+        return accuracy(scores, y, k)
+
+    return checked_accuracy
+
+
+@_scores_checked
 def top_k_accuracy(scores, y, k):
     """Return the share of images whose label is among the ``k`` classes of the highest scores.
 
@@ -558,7 +600,7 @@ def top_k_accuracy(scores, y, k):
     Raises
     ------
     ValueError
-        If ``k`` is none of these, or there are more labels than images or fewer.
+        If ``k`` is none of these, there are more labels than images or fewer, or scores are NaN.
 
     References
     ----------
@@ -607,6 +649,19 @@ def _check_scheduler(scheduler, lr):
             f"the scheduler is at the learning rate {scheduler.base_lr:.3g}, but lr={lr}. Make a "
             f"new one with base_lr={lr}; one that has been used stays where it ended."
         )
+
+
+def _check_images(X, function):
+    if X.ndim != 4 or not len(X):
+        raise ValueError(
+            f"{function} expects a batch of images (batch, channels, height, width), got "
+            f"{X.shape}; for a single image X write X[None]"
+        )
+
+
+def _check_pairs(first, second, name):
+    if len(first) != len(second):
+        raise ValueError(f"expected {len(first)} {name}, one for each image, but got {len(second)}")
 
 
 def _check_labels(y, num_classes):

@@ -47,3 +47,8 @@ def test_it_leaves_the_network_as_it_is():
 def test_a_class_that_cannot_be_asked_for(y, words):
     with pytest.raises(ValueError, match=words):
         grad_cam(net_of(np.ones((2, 2))), np.ones((2, 2, 4, 4)), np.array(y, dtype="int32"))
+
+
+def test_a_single_image_is_no_batch():
+    with pytest.raises(ValueError, match=r"grad_cam expects a batch of images.*write X\[None\]"):
+        grad_cam(net_of(np.ones((2, 2))), np.ones((2, 4, 4)), np.array([0, 1], dtype="int32"))

@@ -220,6 +220,28 @@ def test_k_is_a_number_of_classes(k):
         top_k_accuracy(onp.zeros((2, 3)), onp.array([0, 1]), k)
 
 
+@pytest.mark.parametrize("array", [onp.array, np.array])
+def test_scores_that_have_no_order(array):
+    y = array([0, 1], dtype="int32")
+    with pytest.raises(ValueError, match="hold NaN: the network has diverged"):
+        top_k_accuracy(array([[0.1, float("nan")], [0.2, 0.1]]), y, 1)
+    with pytest.raises(ValueError, match="expected 1 labels, one for each image, but got 2"):
+        top_k_accuracy(array([[0.1, 0.9]]), y, 1)
+    with pytest.raises(ValueError, match=r"got \(2,\); for a single image write scores\[None\]"):
+        top_k_accuracy(array([0.1, 0.9]), y, 1)
+
+
+@pytest.mark.parametrize("array", [onp.array, np.array])
+def test_classes_that_have_no_row(array):
+    y, y_hat = array([0, 1], dtype="int32"), array([-1, 1], dtype="int32")
+    with pytest.raises(ValueError, match="from 0 to 1 .*but y_hat goes from -1 to 1"):
+        confusion_matrix(y, y_hat, 2)  # -1 would be the last column
+    with pytest.raises(ValueError, match="but y goes from 0 to 1"):
+        confusion_matrix(y, y, 1)
+    with pytest.raises(ValueError, match="expected 2 predicted classes, one for each image, but"):
+        confusion_matrix(y, y_hat[1:], 2)
+
+
 @pytest.mark.parametrize("lr", [-0.1, 0, float("nan"), float("inf")])
 def test_lr_is_positive(stripes, lr):
     with pytest.raises(ValueError, match="learning rate must be a positive number, got lr="):
