@@ -372,6 +372,12 @@ def measure(rounds, python, names):
     return record
 
 
+def file_name(record):
+    """Name a record after the kind of processor, so that those of several stand side by side."""
+    features = record["machine"]["cpu_features"].split() or ["cpu"]
+    return f"bench_{features[-1]}.json"
+
+
 def write(path, record):
     """Write a record, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -411,7 +417,7 @@ def main(argv=None):
         record = measure(args.rounds, args.python, args.workloads)
     except WorkerDied as error:
         sys.exit(f"bench: {error}\nbench: nothing was recorded")
-    write(args.out / "bench_cpu.json", record)
+    write(args.out / file_name(record), record)
     print(tables(record))
 
 

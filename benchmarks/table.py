@@ -10,16 +10,24 @@ def tables(record):
     Parameters
     ----------
     record : dict
-        What ``results/bench_cpu.json`` holds.
+        What a ``results/bench_*.json`` holds.
 
     Returns
     -------
     str
-        A table for training and one for inference, and a list of what else was measured.
+        The processor, a table for training and one for inference, and a list of what else was
+        measured.
     """
-    parts = [_table(record, mode) for mode in MODES] if record["workloads"] else []
+    parts = [_processor(record)]
+    parts += [_table(record, mode) for mode in MODES] if record["workloads"] else []
     notes = [_end_to_end(record), _memory(record), _data(record), _peak(record), _machine(record)]
-    return "\n".join(parts) + "\n" * bool(parts) + "\n".join(n for n in notes if n) + "\n"
+    return "\n".join(parts) + "\n" + "\n".join(n for n in notes if n) + "\n"
+
+
+def _processor(record):
+    machine = record["machine"]
+    features = machine["cpu_features"].replace(" ", ", ") or "without AVX2"
+    return f"**{machine['cpu']}: {features}**\n"
 
 
 def _table(record, mode):
@@ -120,6 +128,6 @@ def _machine(record):
     machine, versions = record["machine"], record["versions"]
     torch = f", PyTorch {versions['torch']}" if versions["torch"] else ""
     return (
-        f"- {machine['cpu']} with {machine['physical_cores']} cores, MXNet {versions['mxnet']}, "
+        f"- {machine['physical_cores']} cores, MXNet {versions['mxnet']}, "
         f"d2l {versions['d2l']}{torch}; medians of rounds in turns: `{record['command']}`."
     )

@@ -156,6 +156,11 @@ def test_peers_and_workloads_are_checked(bench, capsys):
     assert "no workload vgg" in capsys.readouterr().err
 
 
+def test_each_kind_of_processor_has_a_record_of_its_own(bench):
+    assert bench.file_name(record()) == "bench_avx512.json"
+    assert bench.file_name({"machine": {"cpu_features": ""}}) == "bench_cpu.json"
+
+
 # --- the table
 
 
@@ -171,7 +176,7 @@ def record(**rates):
     }
     return {
         "command": "python benchmarks/bench.py",
-        "machine": {"cpu": "Abacus", "physical_cores": 2},
+        "machine": {"cpu": "Abacus", "cpu_features": "avx2 avx512", "physical_cores": 2},
         "versions": {"mxnet": "1.9.1", "d2l": "1.0.3", "torch": "2.13.0"},
         "peak_gflops": {"float32": 400.0},
         "workloads": {"resnet18_96": workload},

@@ -80,12 +80,13 @@ def experiments(folder: Path = RESULTS) -> str:
     return _markdown(rows)
 
 
-def speed(path: Path = RESULTS / "bench_cpu.json") -> str:
-    """Return the recorded speeds beside those of the peers, as Markdown."""
-    if not path.exists():
+def speed(folder: Path = RESULTS) -> str:
+    """Return the speeds beside those of the peers, as Markdown: a record for each processor."""
+    paths = sorted(folder.glob("bench_*.json"))
+    if not paths:
         return "Not measured yet: `make bench PEERS=torch`.\n"
     tables = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))["tables"]
-    return tables(json.loads(path.read_text(encoding="utf-8")))
+    return "\n".join(tables(json.loads(path.read_text(encoding="utf-8"))) for path in paths)
 
 
 def faults(path: Path = RESULTS / "faults.json") -> str:
