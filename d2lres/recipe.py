@@ -246,6 +246,11 @@ RECIPES = {
     "few-cutout": _FEW._replace(augment=(*_CIFAR10.augment, Cutout(8))),
     "few-mixup": _FEW._replace(augment=_CIFAR10.augment, mixup=MixUp(1)),
     "resnet20-80": _CIFAR10._replace(num_epochs=80, schedule="steps", warmup=0),
+    "cifar100": _CIFAR100._replace(
+        network="resnet18",
+        options={"num_classes": 100, "form": "paper", "stem": "cifar"},
+        num_epochs=12,
+    ),
     "cifar100-narrow": _CIFAR100,
     "cifar100-narrow-adam": _CIFAR100._replace(
         lr=3e-4, schedule="constant", optimizer="adam", wd=0, warmup=0
