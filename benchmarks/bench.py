@@ -29,7 +29,7 @@ from table import tables
 
 HERE = Path(__file__).resolve().parent
 SECONDS = 1  # a measurement goes on for that long, or for one step if a step takes longer
-KEEP = 1.15  # a variant of PyTorch stays in the race while it takes no longer than that x the best
+KEEP = 1.15  # a variant of PyTorch stays while it takes at most that x the best of its precision
 
 
 # --- workers
@@ -208,7 +208,7 @@ def start_ours(workers, workload, bfloat16):
     peers = ["d2lres", "plain", "model_zoo"] + ["d2l"] * workload.startswith("resnet18")
     started = workers.start(*(mxnet_worker(peer, workload) for peer in peers))
     prepare(started[:1])  # alone: it may have to measure which precision is faster
-    if started[0].about["precision"] != "float32":
+    if "bfloat16" in started[0].about["precision"].values():
         off = {"DNNL_MAX_CPU_ISA": "AVX512_CORE"}  # what a processor without bfloat16 has at best
         worker = mxnet_worker("d2lres_float32", workload, "float32", **off)
         started += workers.start(worker)
@@ -240,14 +240,16 @@ def start_torch(workers, workload, python, variants):
 
 
 def _fastest(workers, seconds):
-    """Take workers out of the modes in which they are slow, and end those left without any."""
+    """Take workers out of the modes in which others of their precision are much faster.
+
+    Those left without any mode are ended.
+    """
     for worker in workers:
-        limits = {mode: KEEP * min(seconds[mode].values()) for mode in worker.steps}
-        worker.steps = {
-            mode: steps
-            for mode, steps in worker.steps.items()
-            if seconds[mode][worker.name] <= limits[mode]
-        }
+        precision = worker.name.split()[1]
+        for mode in list(worker.steps):
+            rivals = [took for name, took in seconds[mode].items() if name.split()[1] == precision]
+            if seconds[mode][worker.name] > KEEP * min(rivals):
+                del worker.steps[mode]
         if not worker.steps:
             worker.end()
     return [worker for worker in workers if worker.steps]
@@ -271,7 +273,7 @@ def measure_workload(workload, rounds, python, variants, bfloat16):
         "multiply_adds_per_image": about["d2lres"]["multiply_adds_per_image"],
         "precision": about["d2lres"]["precision"],
         "peak_memory_mb": {
-            "d2lres": memory_of_training(workload, about["d2lres"]["precision"]),
+            "d2lres": memory_of_training(workload, about["d2lres"]["precision"]["train"]),
             "plain": about["plain"]["memory_mb"],
         },
         "images_per_s": {

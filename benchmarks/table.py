@@ -38,7 +38,7 @@ def _table(record, mode):
     for workload in record["workloads"].values():
         rates = workload["images_per_s"][mode]
         our = rates["d2lres"]["median"]
-        rows.append([_name(workload), f"{our:,.0f} ({workload['precision']})"])
+        rows.append([_name(workload), f"{our:,.0f} ({workload['precision'][mode]})"])
         rows[-1] += [_times(our, rates.get(peer)) for peer in PEERS]
         rows[-1] += [_against_torch(our, rates), _share(record, workload, mode)]
         if "d2lres_float32" in rates:
@@ -69,7 +69,7 @@ def _against_torch(our, rates, precision=""):
 
 def _share(record, workload, mode):
     """Return the share of the peak that the arithmetic of the convolutions alone comes to."""
-    peak = record["peak_gflops"].get(workload["precision"])
+    peak = record["peak_gflops"].get(workload["precision"][mode])
     return f"{_gflops(workload, mode) / peak:.0%}" if peak else "–"
 
 

@@ -117,7 +117,8 @@ def compiled(net, X, precision):
     fast = d2lres.compile(net, X, precision)
     layers = d2lres.summary(net, X.shape[1:])
     counts = {"inference": layers.multiply_adds, "train": layers.training_multiply_adds}
-    return fast, {"precision": fast.precision, "multiply_adds_per_image": counts}
+    precisions = {"inference": fast.inference_precision, "train": fast.precision}
+    return fast, {"precision": precisions, "multiply_adds_per_image": counts}
 
 
 def gluon_trainer(net, X):

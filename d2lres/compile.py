@@ -115,15 +115,16 @@ class _Compiled(gluon.Block):
     Attributes
     ----------
     net : HybridBlock
-    precision : str
-        In which it trains.
+    precision, inference_precision : str
+        In which it trains, and in which it is applied.
     seconds : dict
         For "training" and "inference" what each candidate took for one batch, if it was measured.
     """
 
     def __init__(self, net, X, training, inference, seconds=None):
         super().__init__()
-        self.net, self.precision, self.seconds = net, training.precision, seconds or {}
+        self.net, self.seconds = net, seconds or {}
+        self.precision, self.inference_precision = training.precision, inference.precision
         self._plans, self._shape = {True: training, False: inference}, X.shape
         self._moving = False
         self._graphs = _Graphs(net)

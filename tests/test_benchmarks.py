@@ -113,8 +113,13 @@ def test_an_idle_worker_is_stopped(bench, fake):
 
 def test_slow_variants_leave_the_race(bench, monkeypatch):
     ended = []
-    took = {"a": {"train": 1.0, "inference": 2.0}, "b": {"train": 1.1, "inference": 1.0}}
-    took["c"] = {"train": 1.2, "inference": 1.2}
+    took = {
+        "torch bfloat16 a": {"train": 1.0, "inference": 2.0},
+        "torch bfloat16 b": {"train": 1.1, "inference": 1.0},
+        "torch bfloat16 c": {"train": 1.2, "inference": 1.2},
+        "torch float32 d": {"train": 3.0, "inference": 3.0},  # the best in float32
+        "torch float32 e": {"train": 3.5, "inference": 3.1},
+    }
     workers = []
     for name in took:
         worker = bench.Worker.__new__(bench.Worker)
@@ -123,8 +128,13 @@ def test_slow_variants_leave_the_race(bench, monkeypatch):
         workers.append(worker)
     seconds = {mode: {name: took[name][mode] for name in took} for mode in ("train", "inference")}
     kept = bench._fastest(workers, seconds)
-    assert {w.name: list(w.steps) for w in kept} == {"a": ["train"], "b": ["train", "inference"]}
-    assert ended == ["c"]
+    assert {w.name[6:]: list(w.steps) for w in kept} == {
+        "bfloat16 a": ["train"],
+        "bfloat16 b": ["train", "inference"],
+        "float32 d": ["train", "inference"],
+        "float32 e": ["inference"],
+    }
+    assert ended == ["torch bfloat16 c"]
 
 
 def test_nothing_is_written_when_a_worker_dies(bench, monkeypatch, tmp_path):
@@ -170,7 +180,9 @@ def record(**rates):
         "network": "resnet18",
         "shape": [128, 1, 96, 96],
         "multiply_adds_per_image": {"train": 1e9, "inference": 0.5e9},
-        "precision": "bfloat16" if "d2lres_float32" in rates else "float32",
+        "precision": dict.fromkeys(
+            TRAIN_AND_INFER, "bfloat16" if "d2lres_float32" in rates else "float32"
+        ),
         "peak_memory_mb": {"d2lres": 1500, "plain": 2000},
         "images_per_s": modes,
     }
@@ -207,6 +219,14 @@ def test_the_table_sets_float32_against_float32():
     first, second, *_ = rows(tables(record(d2lres=200, d2lres_float32=100, **torch)))
     assert "| 200 (bfloat16) |" in first and "| 1.25x (bfloat16 contiguous eager) | – |" in first
     assert "| 100 (float32) |" in second and "| 2.00x (float32 contiguous eager) | – |" in second
+
+
+def test_the_table_names_the_precision_of_training_and_of_inference():
+    some = record(d2lres=100)
+    some["workloads"]["resnet18_96"]["precision"]["inference"] = "bfloat16"
+    training, inference = rows(tables(some))
+    assert "| 100 (float32) |" in training and training.endswith("| 50% |")
+    assert "| 100 (bfloat16) |" in inference and inference.endswith("| – |")  # no such peak
 
 
 def test_the_table_says_what_else_was_measured():

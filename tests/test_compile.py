@@ -701,6 +701,8 @@ def test_auto_measures_once_and_leaves_the_network_alone(own_cache, pretended_bf
     assert all((p.data() == before[name]).all() for name, p in net.collect_params().items())
     training = fast.seconds["training"]
     assert min(training, key=training.get).startswith(fast.precision)
+    inference = fast.seconds["inference"]
+    assert min(inference, key=inference.get).startswith(fast.inference_precision)
     assert "s a batch" in repr(fast) and len(training) == len(pretended_bfloat16._PLANS)
     path = own_cache / "precision.json"
     ((key, seconds),) = json.loads(path.read_text()).items()
