@@ -270,32 +270,20 @@ def operators(net: gluon.HybridBlock) -> list:
 # --- measuring
 
 
-_measured_here = {}  # while others used the processors
-
-
 def _remembered(net, X):
-    """Return what the plans take for a batch, measured once for this machine.
-
-    What was measured while others used the processors is forgotten with this process: threads that
-    wait for one that is not running make the plan with the most operators look the slowest.
-    """
+    """Return what the plans take for a batch, measured once for this machine."""
     path = runtime.cache_folder() / "precision.json"
     known, key = _read_json(path), _fingerprint(net, X)
-    if key in known or key in _measured_here:
-        return known.get(key) or _measured_here[key]
-    start, others = time.perf_counter(), runtime.seconds_of_others()
-    state = [(p, p.data().copy()) for p in net.collect_params().values()]
-    seconds = {
-        "training": _measured(net, X, _train),
-        "inference": _measured(net, X, lambda net, X: net(X)),
-    }
-    for param, value in state:  # batch normalisation has moved its averages
-        param.set_data(value)
-    if runtime.seconds_of_others() - others > 0.5 * (time.perf_counter() - start):
-        _measured_here[key] = seconds
-    else:
-        _write_json(path, known | {key: seconds})
-    return seconds
+    if key not in known:
+        state = [(p, p.data().copy()) for p in net.collect_params().values()]
+        known[key] = {
+            "training": _measured(net, X, _train),
+            "inference": _measured(net, X, lambda net, X: net(X)),
+        }
+        for param, value in state:  # batch normalisation has moved its averages
+            param.set_data(value)
+        _write_json(path, known)
+    return known[key]
 
 
 def _measured(net, X, run, num_rounds=4):

@@ -16,7 +16,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 import types
 import warnings
 from pathlib import Path
@@ -527,24 +526,6 @@ def machine() -> dict[str, str | int]:
 
 def _cpu_name():
     return _cpuinfo().get("model name") or _py_cpuinfo().get("brand_raw", "unknown")
-
-
-def seconds_of_others() -> float:
-    """Return for how long others than this process have used the processors, as far as is known.
-
-    Returns
-    -------
-    float
-        In seconds of one processor, from any start: only differences mean something. Time that the
-        host of a virtual machine took counts too. Where there is no ``/proc/stat`` it stands still.
-    """
-    try:
-        line = Path("/proc/stat").read_text().splitlines()[0]
-    except OSError:
-        return 0.0
-    user, nice, system, _idle, _iowait, *interrupts_and_host = map(int, line.split()[1:9])
-    busy = user + nice + system + sum(interrupts_and_host)
-    return busy / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def cache_folder() -> Path:

@@ -3,7 +3,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 
 import mxnet as mx
 import pytest
@@ -43,8 +42,6 @@ PRECISIONS = [
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(runtime, "seconds_of_others", lambda: 0.0)
-    monkeypatch.setattr(sys.modules["d2lres.compile"], "_measured_here", {})
     return tmp_path
 
 
@@ -716,20 +713,6 @@ def test_auto_measures_once_and_leaves_the_network_alone(own_cache, pretended_bf
     assert compile(net, X, "bfloat16").precision == "bfloat16"
     path.write_text("not JSON")
     assert compile(net, X).precision in ("float32", "bfloat16")
-
-
-def test_what_was_measured_on_a_busy_machine_is_forgotten(
-    own_cache, pretended_bfloat16, monkeypatch
-):
-    net, X = small_net(), np.random.uniform(size=(4, 1, 28, 28))
-    monkeypatch.setattr(runtime, "seconds_of_others", time.perf_counter)  # all of one processor
-    first, second = compile(net, X), compile(net, X)
-    assert second.seconds == first.seconds  # in this process it counts
-    assert not (own_cache / "precision.json").exists()
-    pretended_bfloat16._measured_here.clear()
-    monkeypatch.setattr(runtime, "seconds_of_others", lambda: 0.0)
-    assert compile(net, X).seconds != first.seconds
-    assert (own_cache / "precision.json").exists()
 
 
 def test_plans_are_compared_where_values_are_dropped(pretended_bfloat16):

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -621,27 +620,3 @@ def test_a_record_names_the_machine(linux, monkeypatch):
         if key not in ("d2lres", "mxnet", "numpy", "python", "system")
     }
     assert len(record) == 10
-
-
-def test_the_time_of_others_is_what_is_neither_idle_nor_ours(monkeypatch):
-    lines = "cpu  300 100 200 9000 50 10 20 70 40 0\ncpu0 1 2 3\n"
-    monkeypatch.setattr(Path, "read_text", lambda path: lines)
-    monkeypatch.setattr(os, "sysconf", lambda name: 100)
-    monkeypatch.setattr(time, "process_time", lambda: 2.0)
-    assert runtime.seconds_of_others() == 7 - 2
-
-
-@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="counts what Linux tells")
-def test_another_process_takes_time():
-    before = runtime.seconds_of_others()
-    burn = "import time\nwhile time.process_time() < 0.5: pass"
-    subprocess.run([sys.executable, "-c", burn], check=True)
-    assert runtime.seconds_of_others() - before > 0.4
-
-
-def test_nobody_knows_the_time_of_others_without_proc(monkeypatch):
-    def read_text(path):
-        raise FileNotFoundError(path)
-
-    monkeypatch.setattr(Path, "read_text", read_text)
-    assert runtime.seconds_of_others() == 0.0
