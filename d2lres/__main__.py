@@ -1,5 +1,7 @@
 """The command line: ``python -m d2lres COMMAND``."""
 
+from __future__ import annotations
+
 import argparse
 import re
 import sys
@@ -7,48 +9,10 @@ import sys
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return 0 if it went well."""
-    parser = argparse.ArgumentParser(prog="python -m d2lres", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("doctor", help="what was found on this machine, and what is amiss")
-    getting = commands.add_parser("data", help="get the data sets that are not there yet")
-    names = ["fashion-mnist", "cifar-10", "cifar-100"]
-    getting.add_argument("name", nargs="?", choices=names, help="only this one")
-    training = commands.add_parser("train", help="train on Fashion-MNIST: by default ResNet-18")
-    how = training.add_mutually_exclusive_group()
-    how.add_argument("--scale", help="quick, lesson or full (see d2lres/scale.py)")
-    how.add_argument("--recipe", choices=["fast"], help="a small network (see d2lres/recipe.py)")
-    training.add_argument("--epochs", type=int, help="how long the recipe runs")
-    training.add_argument(
-        "--num-valid", type=int, help="test the recipe on so many training images kept aside"
-    )
-    training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--record", help="write the history to this JSON file")
-    repeating = commands.add_parser("experiment", help="repeat one of the recorded runs")
-    repeating.add_argument("name", help="see RECIPES in d2lres/recipe.py")
-    repeating.add_argument("--seed", type=int, default=0)
-    repeating.add_argument("--epochs", type=int, help="by default as many as were recorded")
-    repeating.add_argument("--record", help="write the history to this JSON file")
-    repeating.add_argument("--weights", help="write the network to this .safetensors file")
-    for command in (training, repeating):
-        command.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
-    transferring = commands.add_parser(
-        "transfer", help="learn CIFAR-10 from few images, with the pre-trained weights and without"
-    )
-    transferring.add_argument("--record", default="results/transfer.json")
-    predicting = commands.add_parser(
-        "predict", help="what the pre-trained network takes pictures for, of the CIFAR-100 classes"
-    )
-    predicting.add_argument("images", nargs="+", metavar="IMAGE", help="a JPEG or PNG file")
-    listing = commands.add_parser("summary", help="list the layers of a network")
-    listing.add_argument("network", help="such as resnet18, resnet50 or cifar_resnet20")
-    listing.add_argument("--input", required=True, help="channels x height x width: 3x224x224")
-    listing.add_argument("--classes", type=int, help="by default what the network has in d2lres")
-    listing.add_argument("--depth", type=int, help="1 takes stages together, 2 takes blocks")
-    running = commands.add_parser("run", help="execute a lesson and write it as HTML under out/")
-    running.add_argument("lesson", nargs="?", default="notebooks/03_fashion_mnist.ipynb")
-    args = vars(parser.parse_args(argv))
+    args = vars(_parser().parse_args(argv))
+    run = args.pop("run")
     try:
-        return int(not globals()[f"_{args.pop('command')}"](**args))
+        return int(not run(**args))
     except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
             raise  # MXNet's own, which needs its traceback
@@ -56,60 +20,91 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
+def _parser():
+    parser = argparse.ArgumentParser(prog="python -m d2lres", description=__doc__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(run, help):
+        added = commands.add_parser(run.__name__.strip("_"), help=help, description=help)
+        added.set_defaults(run=run)
+        return added.add_argument
+
+    command(_doctor, "say what was found on this machine, and what is amiss")
+    add = command(_data, "get the data sets that are not there yet")
+    add("name", nargs="?", choices=list(_SETS), help="only this one")
+    add = command(_train, "train ResNet-18 on Fashion-MNIST")
+    add("--scale", help="quick, lesson or full (see d2lres/course/sizes.py)")
+    add("--seed", type=int, default=0, help="fixes the order of the images (default: 0)")
+    add("--precision", default="auto", help="auto, float32 or bfloat16 (default: auto)")
+    add("--record", help="write the history to this JSON file")
+    add = command(_experiment, "train by a recipe and record the run")
+    add("name", help="see RECIPES in d2lres/course/recipes.py")
+    add("--seed", type=int, default=0, help="of the weights and the images (default: 0)")
+    add("--epochs", type=int, dest="num_epochs", help="by default as many as were recorded")
+    add("--num-valid", type=int, help="test on so many training images kept aside")
+    add("--precision", default="auto", help="auto, float32 or bfloat16 (default: auto)")
+    add("--record", help="write the history to this JSON file")
+    add("--weights", help="write the network to this .safetensors file")
+    add = command(_transfer, "learn CIFAR-10 from few images, pre-trained and from scratch")
+    add("--record", default="results/transfer.json", help="write the trials to this JSON file")
+    add = command(_predict, "say which of the CIFAR-100 classes pictures look like")
+    add("images", nargs="+", metavar="IMAGE", help="a JPEG or PNG file")
+    add = command(_summary, "list the layers of a network")
+    add("network", help="such as resnet18, resnet50 or cifar_resnet20")
+    add("--input", required=True, help="channels x height x width: 3x224x224")
+    add("--classes", type=int, help="by default what the network has in d2lres")
+    add("--depth", type=int, help="1 takes stages together, 2 takes blocks")
+    add = command(_run, "execute a lesson and write it as HTML under out/")
+    add(
+        "lesson",
+        nargs="?",
+        default="notebooks/03_fashion_mnist.ipynb",
+        help="a notebook, or its number",
+    )
+    return parser
+
+
 def _doctor():
-    from .runtime import doctor
+    from . import doctor
 
     return doctor()
 
 
+_SETS = {"fashion-mnist": "FASHION_MNIST", "cifar-10": "CIFAR10", "cifar-100": "CIFAR100"}
+
+
 def _data(name):
-    from .cifar import CIFAR10, CIFAR100, fetch_cifar
-    from .fashion_mnist import fetch_fashion_mnist
+    from .data import cifar, fashion_mnist
+    from .data.batches import source_line
 
-    if name in (None, "fashion-mnist"):
-        print(fetch_fashion_mnist()[1])
-    for cifar in (CIFAR10, CIFAR100):
-        try:
-            if name in (None, cifar.name.lower()):
-                print(fetch_cifar(cifar)[1])
-        except FileNotFoundError as error:
-            if name:
-                raise
-            print(error)  # the lessons do without
-    return True
+    missing = False
+    for known, source in _SETS.items():
+        if name in (None, known):
+            source = getattr(fashion_mnist, source, None) or getattr(cifar, source)
+            try:
+                loaded = source.fetch()
+            except FileNotFoundError as error:
+                missing = True
+                print(f"d2lres: {error}", file=sys.stderr)
+                continue
+            counts = [(len(labels), len(labels)) for _, labels in loaded.sets]
+            print(source_line(source.name, loaded.where, *counts))
+            missing |= loaded.is_sample
+    return not missing
 
 
-def _train(scale, recipe, epochs, num_valid, seed, precision, record):
-    if not recipe and (epochs, num_valid) != (None, None):
-        raise ValueError("--epochs and --num-valid go with --recipe; a scale has its own sizes")
-    if recipe:
-        history = _fast(epochs, num_valid, seed, precision)
-    else:
-        history = _at_scale(scale, seed, precision)
+def _train(scale, seed, precision, record):
+    history = _at_scale(scale, seed, precision)
     if record:
         print(f"recorded in {history.save(record)}")
     return True
-
-
-def _fast(epochs, num_valid, seed, precision):
-    from .recipe import RECIPES
-
-    recipe = RECIPES["fast"]
-    if epochs is not None:
-        recipe = recipe._replace(num_epochs=epochs)
-    print(recipe)
-    _, history = recipe.run(*recipe.load(num_valid), seed, precision)
-    print(
-        f"test accuracy {history.test_acc[-1]:.1%} after {sum(history.seconds):.0f} s of training"
-    )
-    return history
 
 
 def _at_scale(scale, seed, precision):
     import mxnet as mx
 
     from . import load_data_fashion_mnist, resnet18, train
-    from .scale import scale as scale_of
+    from .course.sizes import scale as scale_of
 
     size = scale_of(scale)
     print(size)
@@ -124,10 +119,10 @@ def _at_scale(scale, seed, precision):
     return history
 
 
-def _experiment(name, seed, epochs, record, weights, precision):
-    from .experiment import experiment
+def _experiment(**arguments):
+    from .course.experiments import experiment
 
-    return len(experiment(name, seed, epochs, record, weights, precision))
+    return len(experiment(**arguments))
 
 
 def _predict(images):
@@ -135,7 +130,7 @@ def _predict(images):
     from mxnet import npx
 
     from . import CIFAR100_LABELS, CIFAR100_MEAN, CIFAR100_STD, ArrayIter, narrow_resnet18
-    from .folder import read_image
+    from .data.folder import read_image
 
     pixels = np.stack([read_image(path, 32) for path in images])
     normalize = (CIFAR100_MEAN, CIFAR100_STD)
@@ -147,7 +142,7 @@ def _predict(images):
 
 
 def _transfer(record):
-    from .experiment import transfer_experiment
+    from .course.experiments import transfer_experiment
 
     return len(transfer_experiment(record))
 
@@ -181,7 +176,7 @@ def _network(name, options):
 
 
 def _run(lesson):
-    from .lesson import run_lesson
+    from .course.lessons import run_lesson
 
     for path in run_lesson(lesson):
         print(f"written: {path}")

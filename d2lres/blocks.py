@@ -1,34 +1,30 @@
 """The residual block and the stage that stacks it."""
 
-import functools
-
 from mxnet import np, npx
 from mxnet.gluon import nn
 
-__all__ = ["BasicBlock", "Bottleneck", "PreActResidual", "Residual", "resnet_block"]
+from .checks import checked
+
+__all__ = [
+    "BasicBlock",
+    "Bottleneck",
+    "PadChannels",
+    "PreActResidual",
+    "Residual",
+    "ResidualBase",
+    "make_conv",
+    "make_shortcut",
+    "resnet_block",
+    "sequence",
+]
 
 npx.set_np()
 
 
-def _explained(block_class):
-    """Check what a student passes to a block, so that mistakes are named before MXNet meets them.
-
-    A decorator, because the class below it stands word for word in the lessons.
-    """
-    forward = block_class.forward
-
-    @functools.wraps(forward)
-    def checked_forward(self, X, *args):
-        if isinstance(X, np.ndarray):  # while a graph is traced, X is a Symbol: nothing to see yet
-            _check_images(self, X)
-        return forward(self, X, *args)
-
-    block_class.forward = checked_forward
-    return block_class
-
-
-def _check_images(block, X):
+def _takes_images(block, X, *_):
     """Raise an error in words if ``block`` cannot take the images ``X``."""
+    if not isinstance(X, np.ndarray):  # while a graph is traced, X is a Symbol: nothing to see yet
+        return
     name = type(block).__name__
     if X.ndim != 4:
         raise ValueError(
@@ -66,7 +62,7 @@ def _check_sum(block, X):
         )
 
 
-@_explained
+@checked(_takes_images, "forward")
 class Residual(nn.HybridBlock):
     """The residual block: two 3x3 convolutions whose result is added to the input.
 
@@ -121,8 +117,8 @@ class Residual(nn.HybridBlock):
         return F.npx.relu(Y + X)
 
 
-@_explained
-class _Block(nn.HybridBlock):
+@checked(_takes_images, "forward")
+class ResidualBase(nn.HybridBlock):
     """What the blocks of the papers have in common: a body, a shortcut and the sum of both.
 
     Attributes
@@ -151,7 +147,7 @@ class _Block(nn.HybridBlock):
         return self.relu(Y)
 
 
-class BasicBlock(_Block):
+class BasicBlock(ResidualBase):
     """The block of the paper's smaller networks: as ``Residual``, but without biases, which the
     batch normalisation behind each convolution would cancel, and with a choice of shortcuts.
 
@@ -191,36 +187,27 @@ class BasicBlock(_Block):
     """
 
     def __init__(self, num_channels, in_channels, strides=1, shortcut="B", residual=True, **kwargs):
-        body = _sequence(
-            _conv(num_channels, in_channels, 3, strides),
+        body = sequence(
+            make_conv(num_channels, in_channels, 3, strides),
             nn.BatchNorm(in_channels=num_channels),
             nn.Activation("relu"),
-            _conv(num_channels, num_channels, 3),
+            make_conv(num_channels, num_channels, 3),
             nn.BatchNorm(in_channels=num_channels),
         )
-        shortcut = _shortcut(num_channels, in_channels, strides, shortcut)
+        shortcut = make_shortcut(num_channels, in_channels, strides, shortcut)
         super().__init__(body, shortcut, residual, **kwargs)
 
 
-def _in_quarters(block_class):
-    """Check that the channels can be quartered; a decorator for the same reason as the above."""
-    init = block_class.__init__
-
-    @functools.wraps(init)
-    def checked_init(self, num_channels, *args, **kwargs):
-        if num_channels % 4:
-            raise ValueError(
-                f"a Bottleneck computes on a quarter of its channels: num_channels is a multiple "
-                f"of 4, not {num_channels}"
-            )
-        init(self, num_channels, *args, **kwargs)
-
-    block_class.__init__ = checked_init
-    return block_class
+def _in_quarters(block, num_channels, *_, **__):
+    if num_channels % 4:
+        raise ValueError(
+            f"a Bottleneck computes on a quarter of its channels: num_channels is a multiple of 4, "
+            f"not {num_channels}"
+        )
 
 
-@_in_quarters
-class Bottleneck(_Block):
+@checked(_in_quarters, "__init__")
+class Bottleneck(ResidualBase):
     """The block of the paper's larger networks: 1x1, 3x3 and 1x1 convolutions.
 
     The 3x3 convolution is the costly one. The first 1x1 convolution reduces the channels that it
@@ -260,21 +247,21 @@ class Bottleneck(_Block):
     ):
         first, second = (strides, 1) if stride_on_1x1 else (1, strides)
         width = num_channels // 4
-        body = _sequence(
-            _conv(width, in_channels, 1, first),
+        body = sequence(
+            make_conv(width, in_channels, 1, first),
             nn.BatchNorm(in_channels=width),
             nn.Activation("relu"),
-            _conv(width, width, 3, second),
+            make_conv(width, width, 3, second),
             nn.BatchNorm(in_channels=width),
             nn.Activation("relu"),
-            _conv(num_channels, width, 1),
+            make_conv(num_channels, width, 1),
             nn.BatchNorm(in_channels=num_channels),
         )
-        shortcut = _shortcut(num_channels, in_channels, strides, shortcut)
+        shortcut = make_shortcut(num_channels, in_channels, strides, shortcut)
         super().__init__(body, shortcut, residual)
 
 
-class PreActResidual(_Block):
+class PreActResidual(ResidualBase):
     """The block with batch normalisation and ReLU before each 3x3 convolution, and none behind.
 
     Where the shape does not change, nothing stands between the input and the sum, and nothing
@@ -303,13 +290,13 @@ class PreActResidual(_Block):
     """
 
     def __init__(self, num_channels, in_channels, strides=1, shortcut="B", residual=True, **kwargs):
-        body = _sequence(
-            _conv(num_channels, in_channels, 3, strides),
+        body = sequence(
+            make_conv(num_channels, in_channels, 3, strides),
             nn.BatchNorm(in_channels=num_channels),
             nn.Activation("relu"),
-            _conv(num_channels, num_channels, 3),
+            make_conv(num_channels, num_channels, 3),
         )
-        shortcut = _shortcut(num_channels, in_channels, strides, shortcut, is_normalised=False)
+        shortcut = make_shortcut(num_channels, in_channels, strides, shortcut, is_normalised=False)
         super().__init__(body, shortcut, residual, **kwargs)
         self.bn = nn.BatchNorm(in_channels=in_channels)
 
@@ -322,31 +309,47 @@ class PreActResidual(_Block):
         return Y
 
 
-def _sequence(*layers):
+def sequence(*layers):
+    """Return layers one after the other, as one block."""
     blk = nn.HybridSequential()
     blk.add(*layers)
     return blk
 
 
-def _conv(num_channels, in_channels, kernel_size, strides=1):
+def make_conv(num_channels, in_channels, kernel_size, strides=1):
     """Return a convolution that keeps height and width, but for its stride."""
     padding, known = kernel_size // 2, {"use_bias": False, "in_channels": in_channels}
     return nn.Conv2D(num_channels, kernel_size, strides, padding, **known)
 
 
-def _shortcut(num_channels, in_channels, strides, option, is_normalised=True):
-    """Return what changes the shape of a block's input by one of the paper's options, or None."""
+def make_shortcut(num_channels, in_channels, strides, option, is_normalised=True):
+    """Return what changes the shape of a block's input by one of the paper's options, or None.
+
+    Parameters
+    ----------
+    num_channels, in_channels, strides
+        See ``BasicBlock``.
+    option : {"A", "B", "C"}
+        See ``BasicBlock``; a result of None is the identity.
+    is_normalised : bool, default True
+        Whether batch normalisation follows a 1x1 convolution.
+
+    Raises
+    ------
+    ValueError
+        If ``option`` is none of the above, or ``"A"`` cannot make the channels asked for.
+    """
     if option not in ("A", "B", "C"):
         raise ValueError(f"shortcut is 'A', 'B' or 'C', not {option!r}")
     if option != "C" and num_channels == in_channels and strides == 1:
         return None  # the identity
     if option == "A":
-        return _PadChannels(num_channels, in_channels, strides)
-    conv = _conv(num_channels, in_channels, 1, strides)
-    return _sequence(conv, nn.BatchNorm(in_channels=num_channels)) if is_normalised else conv
+        return PadChannels(num_channels, in_channels, strides)
+    conv = make_conv(num_channels, in_channels, 1, strides)
+    return sequence(conv, nn.BatchNorm(in_channels=num_channels)) if is_normalised else conv
 
 
-class _PadChannels(nn.HybridBlock):
+class PadChannels(nn.HybridBlock):
     """Every ``strides``-th pixel, and zeros for the channels that are missing."""
 
     def __init__(self, num_channels, in_channels, strides):

@@ -12,10 +12,12 @@ from mxnet import npx
 from mxnet.gluon import nn
 
 from .blocks import BasicBlock, Bottleneck, PreActResidual, Residual, resnet_block
-from .weights import load_torch_weights
+from .interop.weights import load_torch_weights
 
 __all__ = [
     "cifar_resnet",
+    "make_stage",
+    "make_stem",
     "narrow_resnet18",
     "resnet101",
     "resnet152",
@@ -78,20 +80,20 @@ def _resnet(depth, num_classes, form="paper", stem="imagenet", width=64, **optio
         raise ValueError(f"stem is 'imagenet' or 'cifar', not {stem!r}")
     block, numbers = _SPECIFICATIONS[depth]
     net, in_channels = nn.HybridSequential(), width
-    net.add(_stem(width, stem, use_bias=form == "d2l"))
+    net.add(make_stem(width, stem, use_bias=form == "d2l"))
     for i, num_residuals in enumerate(numbers):
         num_channels = width * 2**i * block.expansion
         if form == "d2l":
             net.add(resnet_block(num_channels, num_residuals, first_block=i == 0))
         else:
             strides = 1 if i == 0 else 2
-            net.add(_stage(block, num_channels, in_channels, num_residuals, strides, **options))
+            net.add(make_stage(block, num_channels, in_channels, num_residuals, strides, **options))
         in_channels = num_channels
     net.add(nn.GlobalAvgPool2D(), nn.Dense(num_classes, in_units=in_channels))
     return net
 
 
-def _stem(num_channels, kind, use_bias=False):
+def make_stem(num_channels, kind, use_bias=False):
     """Build what stands before the first stage, for large images or for small ones."""
     if kind == "imagenet":
         conv = nn.Conv2D(num_channels, kernel_size=7, strides=2, padding=3, use_bias=use_bias)
@@ -104,7 +106,7 @@ def _stem(num_channels, kind, use_bias=False):
     return blk
 
 
-def _stage(block, num_channels, in_channels, num_residuals, strides, **options):
+def make_stage(block, num_channels, in_channels, num_residuals, strides, **options):
     """Stack blocks of one kind, the first of which changes the shape."""
     blk = nn.HybridSequential()
     blk.add(block(num_channels, in_channels, strides, **options))
@@ -331,10 +333,10 @@ def cifar_resnet(
     block, in_channels = PreActResidual if preact else BasicBlock, 16
     options = {"shortcut": shortcut, "residual": residual}
     net = nn.HybridSequential()
-    net.add(_stem(16, "cifar")[:1] if preact else _stem(16, "cifar"))
+    net.add(make_stem(16, "cifar")[:1] if preact else make_stem(16, "cifar"))
     for num_channels in (16, 32, 64):
         strides = 1 if num_channels == 16 else 2
-        net.add(_stage(block, num_channels, in_channels, (depth - 2) // 6, strides, **options))
+        net.add(make_stage(block, num_channels, in_channels, (depth - 2) // 6, strides, **options))
         in_channels = num_channels
     if preact:
         net.add(nn.BatchNorm(in_channels=64), nn.Activation("relu"))

@@ -157,7 +157,7 @@ def show_images(X, y, y_hat=None, labels=None, columns: int = 8) -> Figure:
     ValueError
         If there is no image.
     """
-    from .fashion_mnist import FASHION_MNIST_LABELS
+    from .data.fashion_mnist import FASHION_MNIST_LABELS
 
     labels = FASHION_MNIST_LABELS if labels is None else labels
     X = _numpy(X)
@@ -192,7 +192,7 @@ def plot_confusion_matrix(matrix, labels=None) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    from .fashion_mnist import FASHION_MNIST_LABELS
+    from .data.fashion_mnist import FASHION_MNIST_LABELS
 
     labels = FASHION_MNIST_LABELS if labels is None else labels
     matrix = _numpy(matrix)

@@ -8,7 +8,10 @@ import mxnet as mx
 from mxnet import gluon, npx
 from mxnet.gluon import nn
 
-from .train import History, _check_arguments, train
+from . import checks
+from .blocks import sequence
+from .runs.history import History
+from .training import train
 
 __all__ = ["features", "fine_tune", "freeze", "layer_lr", "replace_head", "unfreeze"]
 
@@ -35,7 +38,7 @@ def features(net: gluon.HybridBlock) -> nn.HybridSequential:
         If the last layer of ``net`` is not a dense one.
     """
     body, _ = _body_and_head(net)
-    return _sequence(*body, nn.Flatten())
+    return sequence(*body, nn.Flatten())
 
 
 def replace_head(net: gluon.HybridBlock, num_classes: int) -> nn.HybridSequential:
@@ -68,7 +71,7 @@ def replace_head(net: gluon.HybridBlock, num_classes: int) -> nn.HybridSequentia
     body, old = _body_and_head(net)
     head = nn.Dense(num_classes, in_units=max(old.weight.shape[1], 0))
     head.initialize(mx.init.Xavier(), ctx=old.weight.list_ctx())
-    return _sequence(*body, head)
+    return sequence(*body, head)
 
 
 def freeze(net: gluon.HybridBlock) -> None:
@@ -85,12 +88,24 @@ def freeze(net: gluon.HybridBlock) -> None:
     ----------
     net : HybridBlock
     """
-    _set(net, grad_req="null", use_global_stats=True)
+    for param in net.collect_params().values():
+        if param.grad_req != "null":
+            param._before_freeze, param.grad_req = param.grad_req, "null"
+    for block in _batch_norms(net):
+        kwargs = block._kwargs
+        if not hasattr(block, "_before_freeze"):
+            block._before_freeze = kwargs["use_global_stats"]
+        kwargs["use_global_stats"] = True
 
 
 def unfreeze(net: gluon.HybridBlock) -> None:
-    """Undo ``freeze``: all that can be trained is trained again."""
-    _set(net, grad_req="write", use_global_stats=False)
+    """Undo ``freeze``: all that can be trained is trained again, as it was before."""
+    for param in net.collect_params().values():
+        param.grad_req = getattr(param, "_before_freeze", "write")
+    for block in _batch_norms(net):
+        if hasattr(block, "_before_freeze"):
+            block._kwargs["use_global_stats"] = block._before_freeze
+            del block._before_freeze
 
 
 def layer_lr(net: gluon.HybridBlock, factor: float) -> None:
@@ -180,7 +195,9 @@ def fine_tune(
     Yosinski et al., How Transferable Are Features in Deep Neural Networks? (2014);
     Dive into Deep Learning, section 14.2.
     """
-    _check_arguments(net, num_epochs, lr)
+    checks.whole("num_epochs", num_epochs)
+    checks.learning_rate(lr)
+    checks.something_to_train(net)
     layer_lr(net, factor)
     num_steps = max(num_epochs * len(train_iter), 1)  # train says what is wrong with 0
     scheduler = mx.lr_scheduler.CosineScheduler(num_steps, lr, final_lr=0)
@@ -205,16 +222,7 @@ def _body_and_head(net):
     return layers[:-1], layers[-1]
 
 
-def _sequence(*layers):
-    net = nn.HybridSequential()
-    net.add(*layers)
-    return net
-
-
-def _set(net, grad_req, use_global_stats):
-    def switch(block):
-        if isinstance(block, nn.BatchNorm):
-            block._kwargs["use_global_stats"] = use_global_stats
-
-    net.collect_params().setattr("grad_req", grad_req)
-    net.apply(switch)
+def _batch_norms(net):
+    found = []
+    net.apply(lambda block: isinstance(block, nn.BatchNorm) and found.append(block))
+    return found

@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from d2lres.runtime import machine, physical_cores
+from d2lres.runtime.machine import describe, physical_cores
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share the cores
     os.environ["OMP_NUM_THREADS"] = str(max(1, physical_cores() // int(workers)))
@@ -21,8 +21,11 @@ import mxnet as mx
 import numpy as onp
 import pytest
 
-from d2lres import ArrayIter, cifar, fashion_mnist, fetch
-from d2lres.files import written_whole
+from d2lres import ArrayIter
+from d2lres.data.cifar import CIFAR10, CIFAR100
+from d2lres.data.fashion_mnist import FASHION_MNIST
+from d2lres.files import sources
+from d2lres.files.whole import written_whole
 
 FAULTS = pytest.StashKey()
 
@@ -42,7 +45,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_sessionfinish(session):
     if path := session.config.getoption("--record-faults"):
-        record = {"machine": machine(), "faults": session.config.stash[FAULTS]}
+        record = {"machine": describe(), "faults": session.config.stash[FAULTS]}
         with written_whole(Path(path)) as file:
             file.write(json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
 
@@ -74,7 +77,7 @@ def _seeded():
 @pytest.fixture
 def saves_every_batch(monkeypatch):
     """Let runs of this process save a checkpoint after every batch."""
-    monkeypatch.setattr(sys.modules["d2lres.train"], "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    monkeypatch.setattr("d2lres.runs.keeper.SECONDS_BETWEEN_CHECKPOINTS", 0)
 
 
 @pytest.fixture
@@ -99,11 +102,12 @@ def bare_machine(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "usr")
-    for module in (fashion_mnist, cifar):
-        monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "cache")
-        monkeypatch.setattr(module, "MIRRORS", ())
-    monkeypatch.setattr(fetch, "_why_not", {})
+    debian = FASHION_MNIST.places[0]._replace(folder=tmp_path / "usr")
+    monkeypatch.setattr(FASHION_MNIST, "places", (debian,))
+    for source in (FASHION_MNIST, CIFAR10, CIFAR100):
+        monkeypatch.setattr(source, "mirrors", ())
+    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(sources, "_why_not", {})
 
 
 class Server(http.server.BaseHTTPRequestHandler):

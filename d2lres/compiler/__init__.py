@@ -1,0 +1,1 @@
+"""One traced graph, rewritten for speed, on the same parameters."""

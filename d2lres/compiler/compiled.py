@@ -1,0 +1,209 @@
+"""A network that computes by rewritten graphs, on the same parameters."""
+
+import ctypes
+
+import mxnet as mx
+from mxnet import autograd, gluon, np, npx
+from mxnet.base import _LIB, check_call
+
+from ..runtime import machine
+from .graph import Traced
+from .precision import FLOAT32, fastest, measured
+from .rewrites import for_inference, for_training, in_bfloat16, narrow_convolutions
+
+__all__ = ["Compiled", "compile"]
+
+npx.set_np()
+
+
+def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> gluon.Block:
+    """Trace a network and rewrite its graph for speed.
+
+    The result computes with the Parameter objects of ``net``: to train it is to train ``net``, and
+    ``net.save_parameters`` saves what it learned. Outside of ``autograd.record()`` it takes a graph
+    of its own with batch normalisation folded away. It may be given other batch sizes and image
+    sizes than that of ``X``. If layers or parameters of ``net`` are exchanged after the call, or
+    frozen, the graph is traced anew; of another change, such as the rate of a Dropout, it knows
+    nothing: compile the network again. ``repr`` says what was rewritten, chosen and measured.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        An initialised network of one input.
+    X : float32 array, shape (batch, channels, height, width)
+        A batch like those that will follow.
+    precision : {"auto", "float32", "bfloat16"}, default "auto"
+        ``"float32"`` gives what ``net`` gives, but for the order in which sums are rounded.
+        ``"bfloat16"`` computes convolutions and matrix products in 16 bits; parameters, gradients
+        and the state of the optimizer stay float32. ``"auto"`` measures what works for a few steps
+        and takes the fastest; it remembers the choice for this network on this machine, so that
+        runs can be repeated.
+
+    Returns
+    -------
+    Block
+        Takes and gives what ``net`` does.
+
+    Raises
+    ------
+    TypeError
+        If ``net`` is not a HybridBlock, or cannot be traced.
+    ValueError
+        If ``precision`` is none of the above.
+    RuntimeError
+        If this processor cannot compute in bfloat16 and ``precision`` asks for it.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"precision is auto, float32 or bfloat16, not {precision!r}")
+    if isinstance(net, Compiled):
+        net = net.net
+    traced = Traced(net)
+    traced.symbol()  # which explains what cannot be traced
+    has_bfloat16 = X.ctx.device_type == "cpu" and machine.has_bfloat16()
+    if precision == "bfloat16" and not has_bfloat16:
+        raise RuntimeError(
+            "MXNet computes bfloat16 only on x86 processors with AVX-512, and this is none "
+            "(`python -m d2lres doctor` says more): use precision='auto' or 'float32'."
+        )
+    net(X[:1])  # fixes the shapes of parameters whose initialisation was deferred
+    if precision == "float32" or not has_bfloat16:
+        return Compiled(traced, X, FLOAT32, FLOAT32)
+    seconds = measured(traced, X, lambda plan: Compiled(traced, X, plan, plan))
+    training, inference = (fastest(times, precision) for times in seconds.values())
+    return Compiled(traced, X, training, inference, seconds)
+
+
+class Compiled(gluon.Block):
+    """A network that computes by its rewritten graphs.
+
+    Attributes
+    ----------
+    net : HybridBlock
+    traced : Traced
+        Its graphs before they were rewritten.
+    precision, inference_precision : str
+        In which it trains, and in which it is applied.
+    num_outputs : int
+        Numbers, such as scores of classes, that it gives for each image.
+    seconds : dict
+        For "training" and "inference" what each candidate took for one batch, if it was measured.
+    """
+
+    def __init__(self, traced, X, training, inference, seconds=None):
+        super().__init__()
+        self.net, self.traced, self.seconds = traced.net, traced, seconds or {}
+        self.precision, self.inference_precision = training.precision, inference.precision
+        self._plans, self._shape = {True: training, False: inference}, X.shape
+        self._moving, self._graphs = False, {}
+        _, (shape, *_), _ = traced.symbol().infer_shape(data=X.shape)
+        self.num_outputs = shape[-1]
+        self._graph(X, training=True)  # fails now or never
+
+    def forward(self, X):
+        if X.dtype != "float32":
+            return self.net(X)  # which says what it thinks of that
+        if not self.traced.is_current():
+            self.traced, self._graphs = Traced(self.net), {}
+        training = autograd.is_recording() or autograd.is_training()
+        if self._moving and not training:
+            # the fused batch norm moves its averages in the backward pass, which MXNet's engine
+            # does not know: without a step of the trainer in between it would not wait for them
+            npx.waitall()
+        self._moving = training
+        return self._graph(X, training)(X)
+
+    def _graph(self, X, training):
+        """Return the graph for a batch, traced if there is none yet that fits."""
+        folded = len(X) == self._shape[0] and not training  # not for the smaller last batch
+        key = (training, folded, X.ctx.device_type, X.shape[1:], len(X) == 1)
+        graph = self._graphs.get(key)
+        if graph is None:
+            with autograd.pause():
+                self.net(X[:1])  # which explains what is wrong with X
+            plan = self._plans[training]
+            graph = self._graphs[key] = _Graph(self.traced, X, plan, training, folded)
+        elif not graph.is_fresh(X.ctx):
+            graph.refresh(X.ctx)
+        return graph
+
+    def __repr__(self):
+        """Say what was rewritten, chosen and measured."""
+        lines = [f"compiled for batches of shape {self._shape}"]
+        for kind, plan in zip(("training", "inference"), self._plans.values(), strict=True):
+            times = "".join(
+                f"; {name}: {s:.3f} s a batch" for name, s in self.seconds.get(kind, {}).items()
+            )
+            lines.append(f"  {kind} in {plan}{times}")
+        counts = next((graph.counts for graph in self._graphs.values()), {})
+        lines += [f"  {count} {words}" for words, count in counts.items() if count]
+        return "\n".join(lines)
+
+
+class _Graph(gluon.SymbolBlock):
+    """One rewritten graph of a network as a block on its parameters."""
+
+    def __init__(self, traced, X, plan, training, folded):
+        symbol, params = traced.symbol(training), traced.net.collect_params()
+        self.counts, self._folded, self._watched, self._matrices = {}, [], [], []
+        if X.ctx.device_type == "cpu" and mx.runtime.Features().is_enabled("MKLDNN"):
+            if folded and plan == FLOAT32:
+                symbol, watched, matrices = for_inference(symbol, X.shape)
+                params = _with_matrices(params, matrices, X.ctx)
+                self._matrices = [(params[name], params[w], f) for name, (w, f) in matrices.items()]
+                self._watched = [params[name] for name in sorted(watched)]
+                self._folded = list(params.values())
+            else:
+                plain = symbol
+                symbol, self.counts = for_training(plain, X.shape, plan.fused)
+                if plan.precision == "bfloat16":
+                    exact = narrow_convolutions(plain, X.shape, plan.min_channels)
+                    symbol = in_bfloat16(symbol, exact)
+        data = mx.sym.var("data", dtype="float32").as_np_ndarray()
+        super().__init__(symbol.as_np_ndarray(), [data], params=params)
+        self.hybridize(static_alloc=True, static_shape=True)
+        self.refresh(X.ctx)
+
+    def refresh(self, device):
+        """Take copies of the parameters as they are now: a graph made anew would leak memory."""
+        self._clear_cached_op()
+        for constant, weight, matrix in self._matrices:
+            constant.set_data(np.array(matrix(weight.data(device).asnumpy())))
+        self._copies = [_Copy(param, device) for param in self._watched]
+        # MXNet notices that a weight was written to, but not that another array took its place
+        self._held = [(param, param.data(device)) for param in self._folded]
+
+    def is_fresh(self, device):
+        """Whether the parameters that the graph holds a copy of are what they were."""
+        return all(param.data(device) is array for param, array in self._held) and all(
+            copy.is_fresh() for copy in self._copies
+        )
+
+
+class _Copy:
+    """The values of a parameter, to see whether it has been written to since."""
+
+    def __init__(self, param, device):
+        self._array = param.data(device)
+        self._values = self._array.asnumpy()
+
+    def is_fresh(self):
+        self._array.wait_to_read()
+        address = ctypes.c_void_p()
+        check_call(_LIB.MXNDArrayGetData(self._array.handle, ctypes.byref(address)))
+        values = self._values
+        return _C.memcmp(address, values.ctypes.data_as(ctypes.c_void_p), values.nbytes) == 0
+
+
+_C = ctypes.CDLL(None)
+_C.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+
+
+def _with_matrices(params, matrices, device):
+    """Return the parameters, and what ``for_inference`` makes of some of them."""
+    extended = gluon.ParameterDict()
+    extended.update(params)
+    for name, (weight, matrix) in matrices.items():
+        constant = gluon.Constant(name, matrix(params[weight].data(device).asnumpy()))
+        constant.initialize(ctx=device)
+        extended._params[name] = constant
+    return extended

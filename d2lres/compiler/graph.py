@@ -1,0 +1,184 @@
+"""The graph of a network: traced, looked at and edited."""
+
+import ast
+import functools
+import json
+import operator
+from collections import Counter
+
+import mxnet as mx
+from mxnet import autograd, gluon
+
+__all__ = ["Graph", "Traced", "attrs_of", "traced"]
+
+
+def traced(net, training=True):
+    """Trace a network into a graph with one input, ``data``; no array is made or changed.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        Initialised or not.
+    training : bool, default True
+        What ``autograd.is_training()`` says meanwhile.
+
+    Returns
+    -------
+    mxnet.symbol.Symbol
+
+    Raises
+    ------
+    TypeError
+        If ``net`` is not a HybridBlock, or computes what no graph can.
+    """
+    if not isinstance(net, gluon.HybridBlock):
+        raise TypeError(
+            f"expected a HybridBlock, which can be traced into a graph, but got "
+            f"{type(net).__name__}. Build the network on nn.HybridBlock and nn.HybridSequential. "
+            "For a compiled network pass the one it was compiled from."
+        )
+    with autograd.train_mode() if training else autograd.predict_mode():
+        try:
+            return net(mx.sym.var("data", dtype="float32").as_np_ndarray())
+        except Exception as error:
+            raise TypeError(
+                f"could not trace {type(net).__name__} into a graph ({error}). hybrid_forward may "
+                "use operators of F only, and nothing that looks at the shape or values of X."
+            ) from error
+
+
+# in the names of operators that draw random numbers
+_RANDOM = ("Dropout", "RNN", "bernoulli", "choice", "normal", "random", "sample", "uniform")
+
+
+class Traced:
+    """A network as graphs, each traced when it is first asked for, and what it was made of then.
+
+    Parameters
+    ----------
+    net : HybridBlock
+    """
+
+    def __init__(self, net):
+        self.net, self._parts, self._symbols = net, _parts(net), {}
+
+    def symbol(self, training: bool = True):
+        """Return the graph, traced in that mode: see ``traced``."""
+        if training not in self._symbols:
+            self._symbols[training] = traced(self.net, training)
+        return self._symbols[training]
+
+    @functools.cached_property
+    def operators(self) -> list:
+        """Operator, attributes and inputs of every node."""
+        graph = json.loads(self.symbol().tojson())
+        return [(n["op"], n.get("attrs"), [i[:2] for i in n["inputs"]]) for n in graph["nodes"]]
+
+    @functools.cached_property
+    def draws(self) -> bool:
+        """Whether an operator draws random numbers."""
+        return any(word in op for op, *_ in self.operators for word in _RANDOM)
+
+    def is_current(self) -> bool:
+        """Whether the network is still made of the same blocks and parameters."""
+        parts = _parts(self.net)
+        return len(parts) == len(self._parts) and all(map(operator.is_, parts, self._parts))
+
+
+def _parts(block):
+    """Return all that a network is made of, to see whether it was changed."""
+    frozen = getattr(block, "_kwargs", {}).get("use_global_stats")  # a batch norm, see freeze
+    parts = [block, frozen, *block._reg_params.values()]
+    for child in block._children.values():
+        parts += _parts(child)
+    return parts
+
+
+class Graph:
+    """The nodes of a symbol, to be edited in place.
+
+    The symbol holds the shapes that parameters had when they were first traced. Those that were
+    open then and are fixed by now have to be given in ``shapes``.
+    """
+
+    def __init__(self, symbol, input_shape, shapes=None):
+        self._json = json.loads(symbol.tojson())
+        self.nodes = self._json["nodes"]
+        internals = symbol.get_internals()
+        _, self._shapes, _ = internals.infer_shape_partial(data=input_shape, **(shapes or {}))
+        heads = json.loads(internals.tojson())["heads"]
+        self._index = {  # by identity: a block that is applied twice gives two nodes one name
+            id(self.nodes[number]): i for i, (number, which, *_) in enumerate(heads) if not which
+        }
+
+    def symbol(self):
+        return mx.sym.load_json(json.dumps(self._json))
+
+    def of(self, op):
+        """Return the nodes of an operator, as they are now."""
+        return [node for node in self.nodes if node["op"] == op]
+
+    def node(self, entry):
+        """Return the node that an entry among some node's inputs comes from."""
+        return self.nodes[entry[0]]
+
+    def takers(self, number):
+        """Return the numbers of the nodes that take an output of this one."""
+        inputs = enumerate(node["inputs"] for node in self.nodes)
+        return [i for i, entries in inputs if any(source == number for source, *_ in entries)]
+
+    def shape(self, entry):
+        return self.output_shape(self.node(entry))
+
+    def output_shape(self, node):
+        """Return the shape of a node's first output."""
+        return self._shapes[self.index(node)]
+
+    def index(self, node):
+        """Return where a node's first output stands among the internals of the symbol."""
+        return self._index[id(node)]
+
+    def num_uses(self):
+        """Count how often each node is an input or an output, by its name."""
+        entries = [*self._json["heads"], *(e for n in self.nodes for e in n["inputs"])]
+        return Counter(self.node(entry)["name"] for entry in entries)
+
+    def add(self, op, inputs, **attrs):
+        """Append a node and return the entry that stands for its output."""
+        number = len(self.nodes)
+        self.nodes.append({"name": f"{op.lower()}_{number}"})
+        self.replace(self.nodes[-1], op, inputs, **attrs)
+        return [number, 0, 0]
+
+    def variable(self, name):
+        """Append an input and return the entry that stands for it."""
+        self.nodes.append({"op": "null", "name": name, "inputs": []})
+        return [len(self.nodes) - 1, 0, 0]
+
+    def replace(self, node, op, inputs, **attrs):
+        """Let a node compute something else under its name."""
+        node.update(op=op, inputs=inputs, attrs={k: str(v) for k, v in attrs.items()})
+
+
+# what MXNet takes where a network does not say; of a window, for each of its axes
+_DEFAULTS = {
+    "BatchNorm": {"eps": 1e-3, "axis": 1, "fix_gamma": True},
+    "Convolution": {"num_group": 1},
+    "Pooling": {"pool_type": "max", "global_pool": False, "count_include_pad": True, "kernel": ()},
+}
+_OF_WINDOWS = {"stride": 1, "dilate": 1, "pad": 0}
+
+
+def attrs_of(node):
+    """Return a node's attributes with values in place of their text, those left out too."""
+    attrs = dict(_DEFAULTS.get(node["op"], {}))
+    for name, text in node.get("attrs", {}).items():
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        attrs[name] = tuple(value) if isinstance(value, list) else value
+    if node["op"] in ("Convolution", "Pooling"):
+        for name, default in _OF_WINDOWS.items():
+            attrs[name] = attrs.get(name) or (default,) * len(attrs["kernel"])
+    return attrs

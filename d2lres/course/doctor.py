@@ -1,0 +1,100 @@
+"""What was found on this machine, and what to do where something is amiss."""
+
+import os
+import platform
+
+from ..data.cifar import CIFAR10, CIFAR100
+from ..data.fashion_mnist import FASHION_MNIST
+from ..runtime import devices, hook, machine
+
+__all__ = ["doctor"]
+
+
+def doctor() -> bool:
+    """Print what was found and chosen, and what to do where something is amiss.
+
+    Returns
+    -------
+    bool
+        Whether MXNet works.
+    """
+    amiss, gpu = machine.in_the_way(), "not tried"
+    if not amiss:
+        try:
+            device, why_not = devices.working_device(0)
+            devices.compute_on(device)
+            gpu = why_not or ("none" if device.device_type == "cpu" else f"{device}, which works")
+        except Exception as error:
+            amiss = [f"MXNet does not work: {error}"]
+    about, (data, data_advice) = machine.describe(), _data()
+    found = {
+        "d2lres": about["d2lres"],
+        "MXNet": about["mxnet"] or "not found",
+        "NumPy": about["numpy"],
+        "Python": f"{about['python']} on {about['system']}",
+        "CPU": f"{about['cpu']} ({about['cpu_features'] or 'without AVX2'})",
+        "cores": f"{_cores(about['physical_cores'])} for this process",
+        "threads": _threads(),
+        "AMX": about["amx"],
+        "GPU": gpu,
+        **data,
+    }
+    for name, value in found.items():
+        print(f"{name:14}{value}")
+    advice = _advice() + data_advice
+    for sentence in [f"amiss: {s}" for s in amiss] + [f"advice: {s}" for s in advice]:
+        print(sentence)
+    if not amiss + advice:
+        print("all is well")
+    return not amiss
+
+
+def _cores(number):
+    return f"{number} physical core{'s' * (number > 1)}"
+
+
+def _threads():
+    """Say how many threads MXNet takes, and by whose choice."""
+    given = os.environ.get("OMP_NUM_THREADS")
+    if given is None or "OMP_NUM_THREADS" in hook.chosen:
+        return f"{given or machine.physical_cores()}, one for each physical core"
+    return f"{given}, set by OMP_NUM_THREADS"
+
+
+def _data():
+    """Say where each data set is found, without fetching it, and what to do if it is not whole."""
+    found, advice = {}, []
+    for source in (FASHION_MNIST, CIFAR10, CIFAR100):
+        try:
+            place, _ = source.find(offline=True)
+            found[source.name] = f"{place.name}, {place.folder}"
+            source.all_paths(place)
+        except FileNotFoundError as error:
+            if source.name in found:  # in part
+                advice.append(str(error))
+            else:
+                found[source.name] = "not found; lessons use Fashion-MNIST in its place"
+        else:
+            if place is source.sample:
+                cure = "is not on this machine, only a sample of it: run `make data`."
+                advice.append(f"{source.name} {cure}")
+    return found, advice
+
+
+def _advice():
+    """Say what could be faster: a sentence with the cure for each thing."""
+    found, cores = [], machine.physical_cores()
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads) > cores:
+        found.append(
+            f"OMP_NUM_THREADS is {threads}, but this process may use {_cores(cores)}, and threads "
+            "that share a core slow each other: unset it."
+        )
+    if machine.amx() in (machine.REFUSED, machine.TOO_LATE):
+        found.append(machine.advice_on_amx())
+    if platform.machine() in ("x86_64", "AMD64") and "avx2" not in machine.cpu_features():
+        found.append(
+            "this processor has no AVX2, and convolutions are slow without: run the lessons with "
+            "D2LRES_SCALE=quick, or on a newer machine."
+        )
+    return found

@@ -1,0 +1,92 @@
+"""A lesson run without a browser: its bar in the terminal, its results in files."""
+
+import base64
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from tqdm import tqdm
+
+__all__ = ["run_lesson"]
+
+
+def run_lesson(path: str | os.PathLike, out: str | os.PathLike = "out") -> list[Path]:
+    """Execute a lesson, print its result and write it as HTML, with its curves as a picture.
+
+    The cells to take them from have the tags ``result`` and ``curves``.
+
+    Parameters
+    ----------
+    path : path of a notebook, or the number of a lesson
+    out : path of a folder, default "out"
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such lesson.
+    nbclient.exceptions.CellExecutionError
+        If a cell fails.
+    """
+    path, out = _notebook(path), Path(out)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no lesson {path}: call this in the folder of the clone")
+    lesson = nbformat.read(path, as_version=4)
+    client = _Client(
+        lesson,
+        timeout=None,
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--log-level=ERROR"],  # no advice about sockets on the teacher's terminal
+    )
+    client.execute()
+    for text in _outputs(lesson, "result", "text/plain"):
+        print(text)
+    out.mkdir(parents=True, exist_ok=True)
+    html, _ = HTMLExporter().from_notebook_node(lesson)
+    files = [out / f"{path.stem}.html"]
+    files[0].write_text(html, encoding="utf-8")
+    for picture in _outputs(lesson, "curves", "image/png"):
+        files.append(out / f"{path.stem}_curves.png")
+        files[-1].write_bytes(base64.b64decode(picture))
+    return files
+
+
+def _notebook(path):
+    """Return where a lesson is, also of its number."""
+    if str(path).isdecimal():
+        found = sorted(Path("notebooks").glob(f"{int(path):02}_*.ipynb"))
+        return found[0] if found else Path("notebooks", str(path))
+    return Path(path)
+
+
+class _Client(NotebookClient):
+    """Runs a notebook and repeats the progress bars of its widgets in the terminal."""
+
+    bar = None
+
+    def handle_comm_msg(self, outs, msg, cell_index):
+        super().handle_comm_msg(outs, msg, cell_index)
+        state = msg["content"]["data"].get("state", {})
+        if state.get("_model_name") == "FloatProgressModel":
+            quiet = 0.5 if sys.stderr.isatty() else 20  # seconds between two lines in a pipe
+            self.bar = tqdm(total=int(state["max"]), unit="batch", mininterval=quiet)
+        elif self.bar is not None and isinstance(state.get("value"), float | int):
+            self.bar.update(int(state["value"]) - self.bar.n)
+            if self.bar.n == self.bar.total:
+                self.bar.close()
+
+
+def _outputs(lesson, tag, mime):
+    """Return what the cells with a tag show of a type; what they print is plain text."""
+    cells = (cell for cell in lesson.cells if tag in cell.metadata.get("tags", []))
+    for output in (output for cell in cells for output in cell.outputs):
+        shown = {"text/plain": output.get("text", "").strip()} | output.get("data", {})
+        if shown.get(mime):
+            yield shown[mime]

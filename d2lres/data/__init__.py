@@ -1,0 +1,1 @@
+"""Images: found, verified, augmented and handed out in batches."""

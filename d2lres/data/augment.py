@@ -1,0 +1,546 @@
+"""Augmentation: every epoch sees the training images a little changed, at random.
+
+An augmentation is any callable ``augment(images, rng)`` that returns new images and leaves those
+it was given alone; it works on a whole batch at once. Importing this module does not import MXNet.
+
+What is random, and with it which pixel goes where, is decided by NumPy on the host; the pixels
+themselves are moved and mixed by methods that the arrays of NumPy and of MXNet share. So images of
+MXNet stay on their device, and the same seed does the same to both.
+"""
+
+from __future__ import annotations
+
+import numbers
+import sys
+
+import numpy as np
+
+from ..checks import height_width, whole
+from .batches import to_mxnet
+
+__all__ = [
+    "ColorJitter",
+    "Compose",
+    "Cutout",
+    "MixUp",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomResizedCrop",
+    "RandomRotation",
+]
+
+
+class Augmentation:
+    """What the augmentations have in common; a new one defines ``_apply(images, rng)``.
+
+    ``repr`` shows the parameters, for the record of a run: they are the attributes, by the names
+    they have in ``__init__``.
+    """
+
+    def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return new images, changed at random.
+
+        Parameters
+        ----------
+        images : numpy.ndarray or mxnet.np.ndarray
+            uint8 or float32 of shape (n, channels, height, width). It stays as it is.
+        rng : numpy.random.Generator
+            Where the draws come from: the same state gives the same images.
+
+        Returns
+        -------
+        numpy.ndarray or mxnet.np.ndarray
+            Of the same kind, on the same device and of the same dtype; of the same shape too, but
+            for a crop that was given a size.
+
+        Raises
+        ------
+        TypeError
+            If `images` or `rng` is something else.
+        ValueError
+            If `images` has another shape, or its images do not fit the parameters.
+        """
+        self._check(images, rng)
+        return self._apply(images, rng)
+
+    def __repr__(self) -> str:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"
+
+    def _apply(self, images, rng):
+        raise NotImplementedError
+
+    def _check(self, images, rng):
+        name, dtype = type(self).__name__, getattr(images, "dtype", None)
+        known = isinstance(images, np.ndarray) or _is_mxnet(images)
+        if not known or dtype not in (np.uint8, np.float32):
+            came = f"{type(images).__module__}.{type(images).__name__}"
+            raise TypeError(
+                f"{name} expects an array of NumPy or mxnet.np, of uint8 or float32, got {came} of "
+                f"{getattr(dtype, '__name__', dtype)}: call .astype('float32') on other numbers, "
+                "and .as_np_ndarray() on an mx.nd.NDArray."
+            )
+        if images.ndim != 4:
+            raise ValueError(
+                f"{name} expects a batch of images (n, channels, height, width), got the shape "
+                f"{images.shape}: for one grey image write image[None, None]."
+            )
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(
+                f"{name} expects a generator of random numbers, got {rng!r}: "
+                "write rng = np.random.default_rng(0)."
+            )
+
+
+class RandomCrop(Augmentation):
+    """Pad with zeros and cut out at a random place, for each image another: the image shifts.
+
+    Parameters
+    ----------
+    padding : int
+        Pixels added at each of the four sides.
+    size : int or (int, int), optional
+        Side, or height and width, of what is cut out. By default the size of the image.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not a whole number, or `padding` below 0, or `size` below 1.
+
+    References
+    ----------
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2, with
+    ``RandomCrop(4)`` on images of 32x32.
+    """
+
+    def __init__(self, padding, size=None):
+        self.padding = whole("padding", padding, least=0)
+        self.size = height_width("size", size)
+
+    def _apply(self, images, rng):
+        n, _, *old = images.shape
+        new, p = self.size or old, self.padding
+        places = list(zip(old, new, strict=True))
+        if any(b > a + 2 * p for a, b in places):
+            raise ValueError(
+                f"cannot cut {new[0]}x{new[1]} pixels out of images of {old[0]}x{old[1]} with "
+                f"{p} more at each side: take a smaller size or a larger padding."
+            )
+        top, left = (rng.integers(a + 2 * p - b + 1, size=(n, 1, 1)) - p for a, b in places)
+        return _pixels(images, top + np.arange(new[0])[:, None], left + np.arange(new[1]))
+
+
+class RandomFlip(Augmentation):
+    """Mirror each image, left to right, with probability `p`.
+
+    Parameters
+    ----------
+    p : float, default 0.5
+
+    Raises
+    ------
+    ValueError
+        If `p` is not a number from 0 to 1.
+
+    References
+    ----------
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
+    """
+
+    def __init__(self, p=0.5):
+        if not (isinstance(p, numbers.Real) and 0 <= p <= 1):
+            raise ValueError(f"p is a probability, a number from 0 to 1, got {p!r}: try 0.5.")
+        self.p = float(p)
+
+    def _apply(self, images, rng):
+        n, _, height, width = images.shape
+        flipped, columns = rng.random((n, 1, 1)) < self.p, np.arange(width)
+        columns = np.where(flipped, columns[::-1], columns)
+        return _pixels(images, np.arange(height)[:, None], columns)
+
+
+class RandomRotation(Augmentation):
+    """Turn each image about its centre by a random angle; what comes in from outside is black.
+
+    The pixels are interpolated bilinearly; by a multiple of 90 degrees square images turn exactly,
+    as by `numpy.rot90`.
+
+    Parameters
+    ----------
+    degrees : float or (float, float)
+        The angle is drawn from ``[-degrees, degrees]`` or between the two, counterclockwise.
+
+    Raises
+    ------
+    ValueError
+        If `degrees` is below 0, or no number and no ascending pair of numbers.
+
+    References
+    ----------
+    The parameter is that of ``torchvision.transforms.RandomRotation``.
+    """
+
+    def __init__(self, degrees):
+        if isinstance(degrees, numbers.Real):
+            degrees = (-_number("degrees", degrees), degrees)
+        self.degrees = _ascending("degrees", degrees, "like (-15, 15), or one")
+
+    def _apply(self, images, rng):
+        n, _, height, width = images.shape
+        angle = np.deg2rad(rng.uniform(*self.degrees, size=(n, 1, 1)))
+        cos, sin = np.cos(angle).round(12), np.sin(angle).round(12)  # of 90 degrees: exactly 0, 1
+        y, x = np.arange(height)[:, None] - (height - 1) / 2, np.arange(width) - (width - 1) / 2
+        rows, columns = sin * x + cos * y, cos * x - sin * y  # where a new pixel was before
+        return _bilinear(images, rows + (height - 1) / 2, columns + (width - 1) / 2)
+
+
+class RandomResizedCrop(Augmentation):
+    """Cut a rectangle of random area, shape and place out of each image and resize it to `size`.
+
+    The pixels are interpolated bilinearly, with no smoothing before shrinking. An image for which
+    ten rectangles in turn stood out over its border gets the largest in its middle.
+
+    Parameters
+    ----------
+    size : int or (int, int)
+        Side, or height and width, of the new images.
+    scale : (float, float), default (0.08, 1)
+        Between which shares of the image the area lies.
+    ratio : (float, float), default (3 / 4, 4 / 3)
+        Between which limits the width over the height lies: its logarithm is uniform.
+
+    Raises
+    ------
+    ValueError
+        If `size` is not a whole number of at least 1, `scale` not an ascending pair of numbers
+        above 0 and at most 1, or `ratio` not an ascending pair of numbers above 0.
+
+    References
+    ----------
+    Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6; the details are those
+    of ``torchvision.transforms.RandomResizedCrop``.
+    """
+
+    def __init__(self, size, scale=(0.08, 1), ratio=(3 / 4, 4 / 3)):
+        self.size = height_width("size", size)
+        if size is None:
+            raise ValueError("size must be a number of pixels or (height, width), not None")
+        self.scale = _ascending("scale", scale, "above 0 and at most 1, like (0.08, 1)", 0, 1)
+        self.ratio = _ascending("ratio", ratio, "above 0, like (3 / 4, 4 / 3)", 0)
+
+    def _apply(self, images, rng):
+        n, _, *old = images.shape
+        *sides, fit = self._sides(n, *old, rng)
+        rows, columns = (
+            self._places(*axis, fit, rng) for axis in zip(old, sides, self.size, strict=True)
+        )
+        return _bilinear(images, rows[:, :, None], columns[:, None, :])
+
+    def _sides(self, n, height, width, rng):
+        """Return heights and widths of n rectangles, and which were not the last resort."""
+        area = height * width * rng.uniform(*self.scale, size=(10, n))
+        ratio = np.exp(rng.uniform(*np.log(self.ratio), size=(10, n)))
+        heights, widths = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
+        fits = (1 <= heights) & (heights <= height) & (1 <= widths) & (widths <= width)
+        fit, first = fits.any(axis=0), (fits.argmax(axis=0), np.arange(n))
+        highest = max(round(min(height, width / self.ratio[0])), 1)
+        widest = max(round(min(width, height * self.ratio[1])), 1)
+        heights, widths = (
+            np.where(fit, heights[first], highest),
+            np.where(fit, widths[first], widest),
+        )
+        return heights.astype(int), widths.astype(int), fit
+
+    def _places(self, old, side, new, fit, rng):
+        """Return where along an axis the new pixels lie among the old, of shape (n, new)."""
+        first = np.where(fit, rng.integers(old - side + 1), (old - side) // 2)
+        at = (np.arange(new) + 0.5) * side[:, None] / new - 0.5
+        return first[:, None] + at.clip(0, side[:, None] - 1)
+
+
+class ColorJitter(Augmentation):
+    """Change brightness, contrast and saturation of each image, in this order, at random.
+
+    An image becomes ``factor * image + (1 - factor) * other``, where the other is black, then the
+    mean of its grey, then its grey. A factor is drawn from ``[max(0, 1 - b), 1 + b]``, where ``b``
+    is the parameter. At last uint8 images are rounded and clipped to 0 to 255; float32 images,
+    whose range is not known, are not.
+
+    Parameters
+    ----------
+    brightness, contrast, saturation : float, default 0
+        The saturation of images with one channel stays as it is.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not a number of at least 0, or, when it is called, if the images have
+        neither one channel (grey) nor three (red, green, blue).
+
+    References
+    ----------
+    The weights of the grey are those of ITU-R BT.601; the parameters are those of
+    ``torchvision.transforms.ColorJitter``.
+    """
+
+    def __init__(self, brightness=0, contrast=0, saturation=0):
+        self.brightness = _number("brightness", brightness)
+        self.contrast = _number("contrast", contrast)
+        self.saturation = _number("saturation", saturation)
+
+    def _apply(self, images, rng):
+        if images.shape[1] not in (1, 3):
+            raise ValueError(
+                "ColorJitter expects images with 1 channel (grey) or 3 (red, green, blue), got "
+                f"the shape {images.shape}: give it the channels of colour alone."
+            )
+        brightness, contrast, saturation = (
+            _beside(images, self._factor(b, len(images), rng))
+            for b in (self.brightness, self.contrast, self.saturation)
+        )
+        X = images.astype("float32") * brightness
+        mean = _grey(X).mean(axis=(1, 2, 3), keepdims=True)
+        X = X * contrast + mean * (1 - contrast)
+        if images.shape[1] == 3:
+            grey = _grey(X)
+            X = X * saturation + grey * (1 - saturation)
+        return _rounded(X, images.dtype)
+
+    def _factor(self, b, n, rng):
+        return rng.uniform(max(0, 1 - b), 1 + b, size=(n, 1, 1, 1)).astype("float32")
+
+
+class Cutout(Augmentation):
+    """Blank out a square at a random place of each image.
+
+    The middle of the square may be any pixel, so that it can stand out over the border: then less
+    of the image is lost.
+
+    Parameters
+    ----------
+    size : int
+        Side of the square in pixels.
+    fill : int or float, optional
+        What its pixels become, by default 0. For uint8 images a whole number from 0 to 255.
+
+    Raises
+    ------
+    ValueError
+        If `size` is not a whole number of at least 1, or `fill` not a number.
+
+    References
+    ----------
+    DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout",
+    2017, with ``Cutout(16)`` on images of 32x32.
+    """
+
+    def __init__(self, size, fill=None):
+        self.size = whole("size", size)
+        if not (fill is None or isinstance(fill, numbers.Real)):
+            raise ValueError(f"fill is the one number all pixels of the square get, got {fill!r}")
+        self.fill = fill
+
+    def _apply(self, images, rng):
+        fill = self.fill or 0
+        if images.dtype == np.uint8 and not (0 <= fill <= 255 and fill == int(fill)):
+            raise ValueError(
+                f"the pixels of uint8 images are whole numbers from 0 to 255, got fill={fill!r}: "
+                "take one of those."
+            )
+        rows, columns = (self._hit(side, len(images), rng) for side in images.shape[2:])
+        hit = (rows[:, :, None] & columns[:, None, :])[:, None]
+        square = np.where(hit, fill, 0).astype(images.dtype)
+        return images * _beside(images, ~hit) + _beside(images, square)
+
+    def _hit(self, side, n, rng):
+        """Return which pixels of an axis the squares of n images cover."""
+        first = rng.integers(side, size=(n, 1)) - self.size // 2
+        at = np.arange(side)
+        return (first <= at) & (at < first + self.size)
+
+
+class Compose(Augmentation):
+    """Apply several augmentations one after the other, from one stream of random numbers.
+
+    Parameters
+    ----------
+    augmentations : list of callable
+        Each of the form ``augment(images, rng)``. None at all leave the images as they are.
+
+    Raises
+    ------
+    TypeError
+        If it is not a list, or holds a class or something that cannot be called.
+    """
+
+    def __init__(self, augmentations):
+        known = isinstance(augmentations, (list, tuple)) and all(map(callable, augmentations))
+        if not known or any(isinstance(augment, type) for augment in augmentations):
+            raise TypeError(
+                f"Compose expects a list of augmentations, got {augmentations!r}: write for "
+                "example Compose([RandomCrop(4), RandomFlip()])."
+            )
+        self.augmentations = list(augmentations)
+
+    def __repr__(self) -> str:
+        return f"Compose({self.augmentations!r})"
+
+    def _apply(self, images, rng):
+        images = images.copy()
+        for augment in self.augmentations:
+            images = augment(images, rng)
+        return images
+
+
+class MixUp(Augmentation):
+    """Mix each image of a batch, and its label, with another one: ``lam * X + (1 - lam) * X'``.
+
+    It changes labels too, so it is called with them and is not a step of `Compose`. The network is
+    trained on what it returns by ``gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)``, which
+    is the same as ``lam`` times the loss of the one label and ``1 - lam`` times that of the other.
+
+    Parameters
+    ----------
+    alpha : float
+        The weight ``lam`` of each pair is drawn from the distribution Beta(alpha, alpha): 1 makes
+        all weights as likely, less leaves most images nearly alone.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is not a number above 0.
+
+    References
+    ----------
+    Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, section 2, with
+    ``MixUp(1)`` on CIFAR-10 and ``MixUp(0.2)`` on ImageNet.
+    """
+
+    def __init__(self, alpha):
+        if not (isinstance(alpha, numbers.Real) and 0 < alpha < np.inf):
+            raise ValueError(
+                f"alpha must be a number above 0, not {alpha!r}: try 0.2, or 1 for CIFAR"
+            )
+        self.alpha = alpha
+
+    def __call__(self, X, y, rng=None, num_classes=None):
+        """Return the mixed images and what shares they have in each class.
+
+        Parameters
+        ----------
+        X : numpy.ndarray or mxnet.np.ndarray
+            uint8 or float32 of shape (n, channels, height, width). It stays as it is.
+        y : numpy.ndarray or mxnet.np.ndarray
+            Integers of shape (n,), from 0 to ``num_classes - 1``.
+        rng : numpy.random.Generator
+        num_classes : int
+
+        Returns
+        -------
+        X : numpy.ndarray or mxnet.np.ndarray
+            Of the same kind, device, dtype and shape.
+        Y : numpy.ndarray or mxnet.np.ndarray
+            float32 of shape (n, num_classes), beside `X`. Each row sums to 1.
+
+        Raises
+        ------
+        TypeError
+            If `X` or `rng` is something else, or the labels are left out.
+        ValueError
+            If `X` has another shape, or the labels do not fit it or `num_classes`.
+        """
+        if isinstance(y, np.random.Generator):
+            raise TypeError(
+                "MixUp mixes labels too, got images alone: it is no augmentation of a Compose or a "
+                "loader, write X, Y = MixUp(0.2)(X, y, rng, num_classes)."
+            )
+        self._check(X, rng)
+        num_classes = whole("num_classes", num_classes)
+        labels = y.asnumpy() if _is_mxnet(y) else np.asarray(y)
+        if labels.shape != (len(X),) or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"MixUp expects one label for each of the {len(X)} images, integers of shape "
+                f"({len(X)},), got {labels.dtype} of shape {labels.shape}: give it the y of X."
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+            raise ValueError(
+                f"labels go from {labels.min()} to {labels.max()}, but num_classes={num_classes} "
+                f"has those from 0 to {num_classes - 1}: check y or num_classes."
+            )
+        return self._mix(X, labels, rng, num_classes)
+
+    def _mix(self, X, labels, rng, num_classes):
+        n, classes = len(X), np.eye(num_classes, dtype="float32")
+        lam = rng.beta(self.alpha, self.alpha, size=(n, 1)).astype("float32")
+        other = rng.permutation(n)
+        Y = lam * classes[labels] + (1 - lam) * classes[labels[other]]
+        weight, floats = _beside(X, lam.reshape(n, 1, 1, 1)), X.astype("float32")
+        mixed = floats * weight + floats.take(_beside(X, other), axis=0) * (1 - weight)
+        return _rounded(mixed, X.dtype), _beside(X, Y)
+
+
+# ---------------------------------------------- on arrays of NumPy and of MXNet, by common methods
+
+
+def _is_mxnet(array):
+    mxnet = sys.modules.get("mxnet")  # without it there is no array of it
+    return mxnet is not None and isinstance(array, mxnet.np.ndarray)
+
+
+def _beside(images, array):
+    """Return a NumPy array as one of the kind of `images`, on their device."""
+    return to_mxnet(array).as_in_ctx(images.ctx) if _is_mxnet(images) else array
+
+
+def _pixels(images, rows, columns, weight=True):
+    """Return the pixels at whole rows and columns times `weight`: black where there are none.
+
+    `rows`, `columns` and `weight` are NumPy's and together of shape (n, new height, new width).
+    """
+    n, channels, height, width = images.shape
+    inside = (0 <= rows) & (rows < height) & (0 <= columns) & (columns < width)
+    at = rows.clip(0, height - 1) * width + columns.clip(0, width - 1)
+    first = np.arange(n * channels).reshape(n, channels, 1, 1) * (height * width)
+    taken = images.reshape(-1).take(_beside(images, first + at[:, None]), mode="clip")
+    return taken * _beside(images, (inside * weight)[:, None])
+
+
+def _bilinear(images, rows, columns):
+    """Return the images at rows and columns between the pixels, in their own dtype."""
+    top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
+    down, right = rows - top, columns - left
+    X, Y = images.astype("float32"), 0
+    for i, a in ((top, 1 - down), (top + 1, down)):
+        for j, b in ((left, 1 - right), (left + 1, right)):
+            Y = Y + _pixels(X, i, j, (a * b).astype("float32"))
+    return _rounded(Y, images.dtype)
+
+
+def _rounded(X, dtype):
+    """Return float32 images as `dtype`."""
+    return (X + 0.5).clip(0, 255).astype("uint8") if dtype == np.uint8 else X
+
+
+def _grey(X):
+    """Return the brightness of grey or RGB images by ITU-R BT.601, with one channel."""
+    if X.shape[1] == 1:
+        return X
+    return 0.299 * X[:, :1] + 0.587 * X[:, 1:2] + 0.114 * X[:, 2:]
+
+
+# -------------------------------------------------------------------------------- the parameters
+
+
+def _number(name, value):
+    if not (isinstance(value, numbers.Real) and 0 <= value < np.inf):
+        raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
+    return value
+
+
+def _ascending(name, value, words, above=-np.inf, most=np.inf):
+    """Return a pair of numbers, the smaller first; `words` say which they may be."""
+    pair = tuple(value) if isinstance(value, (tuple, list)) else ()
+    real = len(pair) == 2 and all(isinstance(x, numbers.Real) and np.isfinite(x) for x in pair)
+    if not (real and above < pair[0] <= pair[1] <= most):
+        raise ValueError(f"{name} must be two numbers, the smaller first, {words}, not {value!r}")
+    return pair

@@ -1,0 +1,192 @@
+"""Your own pictures: a folder for each class, read into batches like any other data set."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..checks import height_width
+from ..files.sources import Loaded
+from .batches import ArrayIter, two_iterators
+
+__all__ = ["load_image_folder", "read_image"]
+
+SUFFIXES = (".jpeg", ".jpg", ".png")
+MAX_LISTED = 10
+
+
+def load_image_folder(
+    path: str | os.PathLike,
+    batch_size: int,
+    resize: int | tuple[int, int],
+    *,
+    test_share: float = 0.2,
+    num_train: int | None = None,
+    num_test: int | None = None,
+    augment: Callable | None = None,
+    normalize: tuple | None = None,
+    seed: int = 0,
+) -> tuple[ArrayIter, ArrayIter]:
+    """Read the pictures of a folder and return iterators over training and test batches.
+
+    They lie in a folder for each class, ``path/CLASS/*.jpg``, ``.jpeg`` or ``.png``; what has
+    another or a hidden name is not looked at. The classes are numbered in the order of their names.
+    One printed line says how many pictures there are; another lists those that cannot be read,
+    which are left out.
+
+    Parameters
+    ----------
+    path : str or Path
+    batch_size : int
+    resize : int or (int, int)
+        Height and width in pixels, of all pictures in memory: see `read_image`.
+    test_share : float, default 0.2
+        Of each class so large a part, at least one picture and drawn with the seed, is for testing.
+    num_train, num_test, augment, seed
+        As in `load_data_fashion_mnist`. The seed also draws the test pictures: another seed is
+        another split.
+    normalize : (mean, std), optional
+        As in `load_data_cifar10`; by default ``X`` is from 0 to 1. A pre-trained network wants
+        what it was trained with: ``(CIFAR100_MEAN, CIFAR100_STD)`` for that of the course.
+
+    Returns
+    -------
+    train_iter, test_iter : ArrayIter
+        Give ``X``, float32 of shape (batch, 3, height, width), and ``y``, int32 of shape (batch,).
+        Both have the names of the classes in ``class_names``, a tuple of str.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If there are less than two classes in it, or in one of them less than two pictures that can
+        be read; if an argument does not fit.
+    """
+    path, size = Path(path), height_width("resize", resize)
+    if size is None:
+        raise ValueError("resize must say how large the pictures become: resize=32, for example")
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share is a part of the pictures, like 0.2, not {test_share!r}")
+    class_names = _class_names(path)
+
+    def find():
+        read = [_read_class(path / name, size) for name in class_names]
+        skipped = [line for _, lines in read for line in lines]
+        if skipped:
+            print(f"left out {len(skipped):,} that cannot be read: {_listed(skipped)}")
+        where = f"of {len(class_names)} classes ({_listed(class_names)}) from {path}"
+        return Loaded(path, _split([images for images, _ in read], test_share, seed), where, False)
+
+    options = {"num_train": num_train, "num_test": num_test, "num_valid": None}
+    options |= {"augment": augment, "normalize": normalize, "seed": seed}
+    both = two_iterators(path.resolve().name, find, batch_size, **options)
+    for data_iter in both:
+        data_iter.class_names = class_names
+    return both
+
+
+def read_image(path: str | os.PathLike, resize: int | tuple[int, int]) -> np.ndarray:
+    """Read a picture in the size and the colours that a network takes.
+
+    It is turned as the camera noted, cut at two sides to the proportions of ``resize``, around its
+    centre, and shrunk with smoothing (or enlarged). Grey becomes three equal channels; what is
+    transparent becomes white; 16 bits become 8.
+
+    Parameters
+    ----------
+    path : str or Path
+        A JPEG or PNG file.
+    resize : int or (int, int)
+        Height and width in pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 of shape (3, height, width): red, green and blue.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    ValueError
+        If it is no complete picture, or one of more than 90 million pixels, which could fill the
+        memory.
+    """
+    height, width = height_width("resize", resize)
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(file, formats=("JPEG", "PNG")) as image:
+                image.draft(None, (2 * max(height, width),) * 2)  # a large JPEG, at once smaller
+                image = _in_rgb(ImageOps.exif_transpose(image))
+        except Exception as error:  # Pillow says in many ways that a file is damaged
+            reason = str(error).removesuffix(f" {file!r}")
+            raise ValueError(f"{path} is no JPEG or PNG that can be read ({reason})") from error
+    image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def _in_rgb(image):
+    """Return a picture in red, green and blue, on white where it was transparent."""
+    if image.mode.startswith("I"):  # 16 bits, which convert() would cut off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _class_names(path):
+    """Return the names of the folders in a folder."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path}")
+    names = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(names) < 2:
+        raise ValueError(
+            f"{path} must hold a folder for each of two or more classes, as in "
+            f"{path / 'cat'}/1.jpg and {path / 'dog'}/1.jpg, but it holds "
+            f"{f'only {names[0]!r}' if names else 'none'}"
+        )
+    return tuple(names)
+
+
+def _read_class(folder, size):
+    """Return the pictures of a class, uint8 (n, 3, height, width), and what cannot be read."""
+    images, skipped = [], []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        try:
+            images.append(read_image(path, size))
+        except (ValueError, OSError):
+            skipped.append(f"{folder.name}/{path.name}")
+    if len(images) < 2:
+        raise ValueError(
+            f"{folder} must hold two or more pictures ({', '.join(SUFFIXES)}), to train and to "
+            f"test with, but {len(images)} of {len(images) + len(skipped)} can be read: "
+            "add some, or take the folder away"
+        )
+    return np.stack(images), skipped
+
+
+def _split(classes, test_share, seed):
+    """Return ((training images, labels), (test images, labels)) with a part of each class."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(classes)), list(map(len, classes)))
+    is_test = [
+        rng.permutation(n) < min(max(round(test_share * n), 1), n - 1) for n in map(len, classes)
+    ]
+    images, is_test = np.concatenate(classes), np.concatenate(is_test)
+    return (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test])
+
+
+def _listed(words):
+    more = [f"and {len(words) - MAX_LISTED:,} more"] if len(words) > MAX_LISTED else []
+    return ", ".join([*words[:MAX_LISTED], *more])

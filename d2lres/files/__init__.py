@@ -1,0 +1,1 @@
+"""Files of others, and ours written whole."""

@@ -1,0 +1,70 @@
+"""Files that are written whole or not at all, and folders that one process at a time writes to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+__all__ = ["cache_folder", "expect", "locked", "written_whole"]
+
+
+def expect(condition: bool, path: Path, expected: str, found) -> None:
+    """Raise ValueError in words if a file is not as expected."""
+    if not condition:
+        raise ValueError(f"{path}: expected {expected}, found {found}.")
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that takes its name, in place of an older one, when it is complete.
+
+    Until then its name ends in ``.part``. On an error nothing of it stays.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write it at once
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    handle = os.open(path.parent, os.O_RDONLY)  # the name, too, has to survive a power cut
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Keep all other processes that ask for it out of a folder.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process has the folder and ``wait`` is False.
+    """
+    import fcntl  # POSIX only, and loading what is there works without
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # some network file systems have no locks
+        yield
+    finally:
+        os.close(handle)
+
+
+def cache_folder() -> Path:
+    """Return the folder of this user for what can be had again: data and measurements."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("d2lres"))

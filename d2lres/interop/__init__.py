@@ -1,0 +1,1 @@
+"""Weights and networks from other libraries, and for them."""

@@ -1,0 +1,158 @@
+"""How good a network is: its predictions, counted."""
+
+import mxnet as mx
+import numpy as onp
+from mxnet import gluon, np, npx
+
+from . import checks
+from .checks import checked
+
+__all__ = ["confusion_matrix", "count_hits", "evaluate_accuracy", "predict", "top_k_accuracy"]
+
+npx.set_np()
+
+
+def count_hits(Y_hat, y):
+    """Count the rows of scores whose largest stands at the label."""
+    return (Y_hat.argmax(axis=1).astype("int32") == y.astype("int32")).sum()
+
+
+def evaluate_accuracy(net: gluon.Block, data_iter, device: mx.Context | None = None) -> float:
+    """Return the share of images in ``data_iter`` that ``net`` classifies correctly.
+
+    Parameters
+    ----------
+    net : Block
+        float32 images (batch, channels, height, width) to scores (batch, num_classes).
+    data_iter : iterable of (X, y)
+    device : mxnet.Context, optional
+        By default the device that holds the parameters of ``net``.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If ``data_iter`` is empty or a label is out of range.
+    RuntimeError
+        If the network has not been initialised.
+    """
+    device = device or checks.device_of(net)
+    hits = num_images = 0
+    for X, y in data_iter:
+        Y_hat = net(X.as_in_ctx(device))
+        checks.labels(y.asnumpy(), Y_hat.shape[1])
+        hits += int(count_hits(Y_hat, y.as_in_ctx(device)))
+        num_images += len(y)
+    if not num_images:
+        raise ValueError("data_iter gave no batch: there is nothing to evaluate")
+    return hits / num_images
+
+
+def predict(net: gluon.Block, X: np.ndarray) -> np.ndarray:
+    """Return the class with the highest score for each image.
+
+    Parameters
+    ----------
+    net : Block
+        float32 images (batch, channels, height, width) to scores (batch, num_classes).
+    X : float32 array, shape (batch, channels, height, width)
+
+    Returns
+    -------
+    int32 array, shape (batch,)
+
+    Raises
+    ------
+    ValueError
+        If X is not a batch of images.
+    RuntimeError
+        If the network has not been initialised.
+    """
+    device = checks.device_of(net)
+    checks.images(X, "predict")
+    batches = (X[i : i + 256].as_in_ctx(device) for i in range(0, len(X), 256))
+    return np.concatenate([net(batch).argmax(axis=1).astype("int32") for batch in batches])
+
+
+def _classes(y, y_hat, num_classes):
+    checks.pairs(y, y_hat, "predicted classes")
+    checks.labels(y, num_classes, "the classes in y")  # -1 would count for the last class
+    checks.labels(y_hat, num_classes, "the classes in y_hat")
+
+
+@checked(_classes)
+def confusion_matrix(y, y_hat, num_classes):
+    """Count how often images of each class are taken for each class.
+
+    Parameters
+    ----------
+    y, y_hat : array of int, shape (n,)
+        True and predicted classes.
+    num_classes : int
+
+    Returns
+    -------
+    numpy.ndarray of int, shape (num_classes, num_classes)
+        Entry (i, j) counts the images of class i that were predicted to be of class j.
+
+    Raises
+    ------
+    ValueError
+        If there are more classes in one than in the other, or one is out of range.
+    """
+    matrix = onp.zeros((num_classes, num_classes), dtype=int)
+    for i, j in zip(y.tolist(), y_hat.tolist(), strict=True):
+        matrix[i, j] += 1
+    return matrix
+
+
+def _scores(scores, y, k):
+    if scores.ndim != 2 or not len(scores):
+        raise ValueError(
+            "expected scores of shape (number of images, number of classes), but got "
+            f"{scores.shape}; for a single image write scores[None]"
+        )
+    checks.pairs(scores, y, "labels")
+    if bool((scores != scores).any()):  # NaN has no place in an order
+        raise ValueError(
+            "the scores hold NaN: the network has diverged, or its images hold NaN. Train it again "
+            "with a lower learning rate, or look at its images."
+        )
+
+
+@checked(_scores)
+def top_k_accuracy(scores, y, k):
+    """Return the share of images whose label is among the ``k`` classes of the highest scores.
+
+    Parameters
+    ----------
+    scores : array of float, shape (n, num_classes)
+    y : array of int, shape (n,)
+        The label of each image.
+    k : int
+        From 1, the accuracy, to ``num_classes``, where no answer is wrong.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If ``k`` is none of these, there are more labels than images or fewer, or scores are NaN.
+
+    References
+    ----------
+    Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge (2015), section 4.1.
+    """
+    num_classes = scores.shape[1]
+    if not 1 <= k <= num_classes:
+        raise ValueError(f"k is from 1 to the number of classes, {num_classes}, not {k!r}")
+    best = (-scores).argsort(axis=1)[:, :k].tolist()
+    hits = sum(label in classes for label, classes in zip(y.tolist(), best, strict=True))
+    return hits / len(best)

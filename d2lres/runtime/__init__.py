@@ -1,0 +1,1 @@
+"""MXNet 1.9.1 on today's Python, NumPy and machines."""

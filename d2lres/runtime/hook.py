@@ -1,0 +1,160 @@
+"""What happens when MXNet is imported: it is prepared for, and sees Python and NumPy as they were.
+
+MXNet 1.9.1 was made for Python 3.8 and NumPy 1.21. Here it runs on Python 3.10 to 3.13 and NumPy
+1.23 to 2.x: its modules, and no others, are executed with an import statement of their own
+(``old_names``). Nothing happens before MXNet is really imported: to look for it is not to load it.
+"""
+
+import importlib.machinery
+import os
+import sys
+import warnings
+
+__all__ = ["Loader", "catch_up", "find_spec", "prepare", "register"]
+
+chosen = set()  # the environment variables that were set here, and not by the user
+
+
+def find_spec(name, path=None, target=None):
+    """Find a module of MXNet as Python does, to be executed by ``Loader``."""
+    if name != "mxnet" and not name.startswith("mxnet."):
+        return None
+    spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+    if spec is None and name == "mxnet":
+        _say_obstacles()
+    elif spec and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+        spec.loader = Loader(spec.loader.name, spec.loader.path)
+    return spec
+
+
+def register() -> None:
+    """Wait for ``import mxnet``; where it has come first, set what can still be set.
+
+    The line in ``d2lres.pth`` does so whenever Python starts: this is for where that is missing.
+    """
+    if "mxnet" in sys.modules:
+        if not isinstance(sys.modules["mxnet"].__loader__, Loader):
+            _or_one_line(catch_up)
+    elif not any(finder.__module__ in (__name__, "_d2lres_hook") for finder in _finders()):
+        sys.meta_path.insert(0, _Finder)
+
+
+class _Finder:
+    find_spec = staticmethod(find_spec)
+
+
+def _finders():
+    return [finder for finder in sys.meta_path if hasattr(finder, "__module__")]
+
+
+class Loader(importlib.machinery.SourceFileLoader):
+    """Executes a module of MXNet with builtins of its own."""
+
+    def source_to_code(self, data, path, **kwargs):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old string escapes, which newer Pythons remark on
+            return super().source_to_code(data, path, **kwargs)
+
+    def exec_module(self, module):
+        from . import old_names
+
+        if module.__name__ == "mxnet":
+            _or_one_line(prepare)
+        module.__builtins__ = old_names.builtins_for(module.__name__)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            super().exec_module(module)
+
+
+def _or_one_line(function):
+    """Call a function that may fail but must not be in the way of Python itself."""
+    try:
+        function()
+    except Exception as error:
+        _say(f"d2lres could not prepare MXNet: {error!r}")
+
+
+def _say(line):
+    if sys.stderr is not None:  # as in a service, or under pythonw
+        print(line, file=sys.stderr)
+
+
+def prepare() -> None:
+    """Get everything ready, just before MXNet's first module is executed.
+
+    What stands in its way is said in one sentence on stderr, before the import goes on and fails
+    in its own words.
+    """
+    from . import machine
+
+    _choose("OMP_NUM_THREADS", machine.physical_cores())
+    if machine.amx() == "used":
+        _choose("DNNL_MAX_CPU_ISA", machine.WITH_AMX)
+    _load_cuda_libraries()
+    _say_obstacles()
+
+
+def _say_obstacles():
+    from . import machine
+
+    for obstacle in machine.in_the_way():
+        _say(f"d2lres: {obstacle}")
+
+
+def catch_up() -> None:
+    """Set what can still be set where MXNet was imported first, and no hook stood ready.
+
+    What is too late is said in one sentence on stderr.
+    """
+    from . import machine
+
+    if _choose("OMP_NUM_THREADS", cores := machine.physical_cores()):
+        mxnet = sys.modules["mxnet"]
+        in_the_engine(lambda: mxnet.base._LIB.MXSetNumOMPThreads(cores))
+    if machine.amx() == machine.TOO_LATE:
+        _say(f"d2lres: {machine.advice_on_amx()}")
+
+
+def _choose(variable, value):
+    """Set an environment variable, unless the user has; return whether it was set."""
+    if variable in os.environ:
+        return False
+    os.environ[variable] = str(value)
+    chosen.add(variable)
+    return True
+
+
+def in_the_engine(function) -> None:
+    """Call a function in the thread of MXNet's engine that runs what is computed on the CPU.
+
+    OpenMP keeps a number of threads for each thread that asks for them: set from Python's own
+    thread, it would be without effect.
+    """
+    import ctypes
+
+    import mxnet as mx
+
+    called = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: function())
+    cpu = (ctypes.c_int * 2)(1, 0)  # MXNet's struct Context: kind and number of a device
+    push = mx.base._LIB.MXEnginePushSync
+    mx.base.check_call(push(called, None, None, cpu, None, 0, None, 0, None, 0, b"d2lres"))
+    mx.nd.waitall()
+
+
+def _load_cuda_libraries():
+    """Load the CUDA 11 libraries that came as wheels, so that libmxnet.so finds them loaded."""
+    import importlib.util
+    from pathlib import Path
+
+    from . import obstacles
+
+    if "mxnet-cu112" not in obstacles.installed():
+        return
+    nvidia = importlib.util.find_spec("nvidia")
+    folders = nvidia.submodule_search_locations if nvidia else []
+    paths = [p for f in folders for p in sorted(Path(f).glob("*/lib/lib*.so.*"))]
+    while paths:  # they need each other: load what can be, until nothing more can
+        rest = [path for path in paths if not obstacles.loads(path)]
+        if len(rest) == len(paths):
+            break
+        paths = rest

@@ -1,0 +1,166 @@
+"""Training: the loop of the book, and what stands around it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+
+import mxnet as mx
+from mxnet import autograd, gluon, npx
+
+from . import checks
+from .compiler.compiled import compile
+from .data.augment import MixUp
+from .data.batches import ArrayIter
+from .metrics import count_hits, evaluate_accuracy
+from .runs.history import History, Meter, describe
+from .runs.keeper import Keeper, identity
+from .runs.progress import Progress
+from .runtime.devices import try_gpu
+
+__all__ = ["train"]
+
+npx.set_np()
+
+
+def train(
+    net: gluon.HybridBlock,
+    train_iter,
+    test_iter,
+    num_epochs: int,
+    lr: float,
+    device: mx.Context | None = None,
+    *,
+    seed: int = 0,
+    scheduler: mx.lr_scheduler.LRScheduler | None = None,
+    precision: str = "auto",
+    optimizer: str = "sgd",
+    optimizer_params: dict[str, float] | None = None,
+    loss: gluon.loss.Loss | None = None,
+    mixup: MixUp | None = None,
+    checkpoint: str | os.PathLike | None = None,
+) -> History:
+    """Train a classifier, by default with minibatch SGD and the cross-entropy loss.
+
+    A notebook shows a progress bar and live curves, a terminal a bar, a pipe one line per epoch.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        An initialised network; float32 images (batch, channels, height, width) to one score per
+        class, (batch, num_classes).
+    train_iter, test_iter : iterable of (X, y)
+        What ``load_data_fashion_mnist`` returns, or any iterables with a length that give float32
+        images and integer labels from 0 to num_classes - 1.
+    num_epochs : int
+        Passes over the training images.
+    lr : float
+        Learning rate.
+    device : mxnet.Context, optional
+        By default ``try_gpu()``.
+    seed : int, default 0
+        Fixes the order of the images and the draws of MXNet's random numbers. The same seed on the
+        same machine gives the same history to the last bit (not with MXNet's ``nag``).
+    scheduler : mxnet.lr_scheduler.LRScheduler, optional
+        Sets the learning rate of every step; its ``base_lr`` is ``lr``. It is copied, and stays
+        as it is. By default the learning rate is constant.
+    precision : {"auto", "float32", "bfloat16"}, default "auto"
+        See ``compile``.
+    optimizer : str, default "sgd"
+        The name of one of MXNet's optimizers.
+    optimizer_params : dict, optional
+        What it takes besides the learning rate, such as ``{"momentum": 0.9, "wd": 1e-4}``.
+    loss : mxnet.gluon.loss.Loss, optional
+        Of scores and labels, one number per image. By default the cross-entropy.
+    mixup : MixUp, optional
+        Mixes the images of each batch, and their labels: ``loss`` then gets float32 shares (batch,
+        num_classes), and an image counts as right if the class of its larger share is predicted.
+    checkpoint : path, optional
+        A folder for the state of the run, saved every minute, after every epoch and when the run
+        is told to stop (the stop button, Ctrl-C). The same call made again goes on from there, and
+        ends with the same history and parameters, to the last bit, as a run that never stopped; an
+        iterable of your own has to give the same batches again. While a state cannot be written,
+        as on a full disk, the run goes on with the last one kept.
+
+    Returns
+    -------
+    History
+        Of the epochs so far, if the run was told to stop.
+
+    Raises
+    ------
+    TypeError
+        If ``net`` is not a HybridBlock, or cannot be traced.
+    ValueError
+        If ``num_epochs``, ``lr``, ``seed`` or a label is out of range, ``scheduler`` begins
+        elsewhere, a data set is empty, the network has nothing to train, or ``checkpoint`` is that
+        of another run or of a longer one.
+    FloatingPointError
+        If the loss or a parameter to be saved becomes infinite or no number; the last checkpoint
+        is from before.
+    RuntimeError
+        If the network has not been initialised, or this processor cannot compute in bfloat16 and
+        ``precision`` asks for it.
+    BlockingIOError
+        If another process writes to ``checkpoint``.
+    OSError
+        If ``checkpoint`` cannot be made or written to when the run starts.
+
+    References
+    ----------
+    Dive into Deep Learning, section 7.6 (``train_ch6``).
+    """
+    num_epochs, seed = checks.whole("num_epochs", num_epochs), checks.whole("seed", seed, least=0)
+    checks.learning_rate(lr, scheduler)
+    checks.something_to_train(net)
+    scheduler = copy.deepcopy(scheduler)  # steps change it
+    device = device or try_gpu()
+    net.collect_params().reset_ctx(device)
+    mx.random.seed(seed)
+    if isinstance(train_iter, ArrayIter):
+        train_iter.seed, train_iter.epoch = seed, 0
+    fast = compile(net, _first_batch(train_iter).as_in_ctx(device), precision)
+    mix = mixup and functools.partial(mixup, num_classes=fast.num_outputs)
+    loss = loss or gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not mixup)
+    extra = optimizer_params or {}
+    options = {"learning_rate": lr, "lr_scheduler": scheduler, **extra}
+    trainer = gluon.Trainer(net.collect_params(), optimizer, options)
+    recipe = {"optimizer": optimizer, "lr": lr, **extra, "scheduler": type(scheduler).__name__}
+    recipe |= {"precision": fast.precision, "loss": type(loss).__name__, "seed": seed}
+    recipe |= {"mixup": repr(mixup)} if mixup else {}
+    facts = {"num_epochs": num_epochs, "device": str(device)} | describe(train_iter)
+    history, meter = History(run=recipe | facts), Meter()
+    keeper = Keeper(fast, trainer, history, meter, train_iter)
+    if checkpoint is not None:
+        of_data = identity(fast, train_iter, test_iter, loss, scheduler)
+        keeper.keep_in(checkpoint, recipe | of_data)
+    num_batches = len(train_iter)
+    with keeper, Progress(history, num_epochs, num_batches, keeper.num_done) as progress:
+        while len(history) < num_epochs:
+            for X, y in keeper.batches():
+                checks.labels(y.asnumpy(), fast.num_outputs)
+                X, y = X.as_in_ctx(device), y.as_in_ctx(device)
+                if mix:
+                    X, y = mix(X, y, keeper.rng())
+                with autograd.record():
+                    Y_hat = fast(X)
+                    l = loss(Y_hat, y)
+                l.backward()
+                trainer.step(len(y))
+                hits = count_hits(Y_hat, y.argmax(axis=1) if mix else y)
+                meter.add(l.sum(), hits, len(y))
+                progress.step(meter.loss, meter.acc)
+                if keeper.is_to_stop():
+                    return history
+            history.add(meter, evaluate_accuracy(fast, test_iter, device))
+            keeper.next_epoch()
+            progress.epoch()
+    return history
+
+
+def _first_batch(train_iter):
+    """Return a batch to trace the network with."""
+    for X, _ in train_iter:
+        return X
+    raise ValueError("train_iter gave no batch: there is nothing to train on")

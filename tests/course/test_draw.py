@@ -1,0 +1,114 @@
+"""The drawings: readable, nothing cut off, nothing on top of another, and true to the network."""
+
+import collections
+import itertools
+
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from d2lres.course import draw
+
+DRAWINGS = {
+    "function classes": draw.draw_function_classes,
+    "identity layers": draw.draw_identity_layers,
+    "plain and residual": draw.draw_block,
+    "1x1 convolution": lambda: draw.draw_block(use_1x1conv=True),
+    "pre-activation": lambda: draw.draw_block(preact=True),
+    "network": draw.draw_network,
+    "network, small images": lambda: draw.draw_network(28),
+    "network, large images": lambda: draw.draw_network(224),
+}
+
+
+@pytest.fixture(params=DRAWINGS)
+def figure(request):
+    return DRAWINGS[request.param]()
+
+
+def texts(figure):
+    """Return the texts of a figure that are not empty, with their boxes in pixels."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    found = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    return [(text, text.get_window_extent(renderer)) for text in found]
+
+
+def words(figure):
+    return [text.get_text() for text, _ in texts(figure)]
+
+
+def test_texts_are_large(figure):
+    assert min(text.get_fontsize() for text, _ in texts(figure)) >= 12
+
+
+def test_no_text_is_cut_off(figure):
+    width, height = figure.canvas.get_width_height()
+    for text, box in texts(figure):
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+        assert inside, text.get_text()
+
+
+def test_no_texts_overlap(figure):
+    for (one, box), (other, other_box) in itertools.combinations(texts(figure), 2):
+        assert not box.overlaps(other_box), (one.get_text(), other.get_text())
+
+
+def test_no_shape_is_cut_off(figure):
+    (ax,) = figure.axes
+    figure.draw(FigureCanvasAgg(figure).get_renderer())
+    for patch in ax.patches:
+        box = patch.get_window_extent()
+        assert ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1, patch
+        assert ax.bbox.y0 <= box.y0 and box.y1 <= ax.bbox.y1, patch
+
+
+def test_figures_are_unknown_to_pyplot(figure):
+    # a notebook would show them twice
+    assert plt.get_fignums() == []
+
+
+def test_larger_class_may_be_farther_only_if_not_nested():
+    figure = draw.draw_function_classes()
+    lines = [line.get_xydata() for line in figure.axes[0].lines if len(line.get_xydata()) == 2]
+    lengths = [((end - start) ** 2).sum() ** 0.5 for start, end in lines]
+    (third, second, first), nested = lengths[:3], lengths[3:]
+    assert second < first < third
+    assert nested == sorted(nested) and len(nested) == 3
+
+
+def test_block_differs_by_the_shortcut_only():
+    plain_and_residual, with_1x1 = words(draw.draw_block()), words(draw.draw_block(True))
+    assert plain_and_residual.count("identity") == plain_and_residual.count("+") == 1
+    assert with_1x1.count("identity") == with_1x1.count("1×1 conv") == 1
+    for found in (plain_and_residual, with_1x1, words(draw.draw_block(preact=True))):
+        assert [found.count(name) for name in ("3×3 conv", "batch norm", "ReLU")] == [4, 4, 4]
+
+
+def test_network_numbers_18_layers_and_8_shortcuts():
+    figure = draw.draw_network()
+    numbers = [word for word in words(figure) if word.isdigit()]
+    assert set(map(str, range(1, 19))) <= set(numbers)
+    arcs = [p for p in figure.axes[0].patches if type(p).__name__ == "FancyArrowPatch"]
+    assert [arc.get_linestyle() == "-" for arc in arcs] == [True, True] + 3 * [False, True]
+
+
+@pytest.mark.parametrize("size", [28, 33, 96, 224])
+def test_network_shows_the_shapes_of_the_network(size):
+    from mxnet import np
+
+    from d2lres import resnet18
+
+    X, net = np.zeros((1, 1, size, size)), resnet18()
+    net.initialize()
+    shapes = [X.shape]
+    for part in net:
+        X = part(X)
+        shapes.append(X.shape + (1, 1) if X.ndim == 2 else X.shape)
+    rows = collections.defaultdict(list)
+    for text in draw.draw_network(size).axes[0].texts:
+        rows[text.get_position()[1]].append(text.get_text())
+    pixels, channels = (rows[y] for y in sorted(rows)[:2])
+    assert pixels == ["pixels", *(f"{height}×{width}" for _, _, height, width in shapes)]
+    assert channels == ["channels", *(str(shape[1]) for shape in shapes)]

@@ -1,0 +1,258 @@
+"""Images in memory are chosen, split and handed out in batches."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from d2lres.data import batches as data
+from d2lres.data.augment import Compose, RandomCrop, RandomFlip
+
+
+@pytest.fixture
+def toy():
+    pytest.importorskip("mxnet")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (10, 1, 28, 28)).astype(np.uint8)
+    return images, np.arange(10, dtype=np.uint8)
+
+
+def taken(data_iter):
+    """The labels of one epoch: here each image has its own."""
+    return [int(label) for _, y in data_iter for label in y]
+
+
+def noise(images, rng):
+    return rng.integers(0, 256, images.shape, np.uint8)
+
+
+def pixels(data_iter):
+    """The batches of one epoch, as NumPy arrays."""
+    return [X.asnumpy() for X, _ in data_iter]
+
+
+def test_order(toy):
+    train_iter = data.ArrayIter(*toy, 3, shuffle=True, seed=5)
+    first, second = taken(train_iter), taken(train_iter)
+    assert train_iter.epoch == 2
+    assert first != second and sorted(first) == sorted(second) == list(range(10))
+    assert second == np.random.default_rng([5, 1]).permutation(10).tolist()
+
+    train_iter.epoch = 0
+    next(iter(train_iter))  # a look at a batch is no epoch
+    assert (taken(train_iter), taken(train_iter)) == (first, second)
+    train_iter.seed, train_iter.epoch = 6, 0
+    assert taken(train_iter) not in (first, second)
+    assert taken(data.ArrayIter(*toy, 3)) == list(range(10))
+
+
+def test_images_go_with_their_labels(toy):
+    images, _ = toy
+    for X, y in data.ArrayIter(*toy, 4, shuffle=True):
+        assert np.array_equal(X.asnumpy(), images[y.asnumpy()].astype(np.float32) / 255)
+
+
+def test_augmented_batches_repeat(toy):
+    def batches(seed=5, epoch=0, batch_size=4):
+        data_iter = data.ArrayIter(*toy, batch_size, shuffle=True, seed=seed, augment=noise)
+        data_iter.epoch = epoch
+        return pixels(data_iter)
+
+    first, again = batches(), batches()
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    for others in (batches(seed=6), batches(epoch=1), first[1:]):
+        assert not np.array_equal(first[0], others[0])
+
+
+def test_any_batch_can_be_made_by_itself(toy):
+    data_iter = data.ArrayIter(*toy, 4, shuffle=True, seed=5, augment=noise)
+    data_iter.epoch = 7
+    for number, X in enumerate(pixels(data_iter)):
+        expected = noise(X, np.random.default_rng([5, 7, 1 + number])).astype(np.float32) / 255
+        assert np.array_equal(X, expected)
+
+
+def test_an_epoch_can_start_at_any_batch(toy):
+    whole, rest = (data.ArrayIter(*toy, 3, shuffle=True, seed=5, augment=noise) for _ in range(2))
+    whole.epoch = rest.epoch = 7
+    rest.batch = 2
+    batches = pixels(whole)
+    assert all(np.array_equal(a, b) for a, b in zip(pixels(rest), batches[2:], strict=True))
+    assert (rest.epoch, rest.batch) == (8, 0)
+    assert all(np.array_equal(a, b) for a, b in zip(pixels(rest), pixels(whole), strict=True))
+
+
+def test_only_the_next_iteration_starts_there_even_if_it_is_broken_off(toy):
+    data_iter = data.ArrayIter(*toy, 3)
+    data_iter.batch = 1
+    _, y = next(iter(data_iter))
+    assert y.tolist() == [3, 4, 5] and taken(data_iter) == list(range(10))
+
+
+def test_augmenting_leaves_order_and_images_alone(toy):
+    plain = data.ArrayIter(*toy, 4, shuffle=True, seed=5)
+    flipped = data.ArrayIter(*toy, 4, shuffle=True, seed=5, augment=RandomFlip(1))
+    before = toy[0].copy()
+    assert taken(flipped) == taken(plain)
+    for X, flipped_X in zip(pixels(plain), pixels(flipped), strict=True):
+        assert np.array_equal(flipped_X, X[:, :, :, ::-1])
+
+    def in_place(images, rng):
+        images[...] = 0
+        return images
+
+    assert not any(X.any() for X in pixels(data.ArrayIter(*toy, 4, augment=in_place)))
+    assert np.array_equal(toy[0], before)
+
+
+def test_augments_before_it_resizes(toy):
+    crop = RandomCrop(0, (14, 10))
+    assert data.ArrayIter(*toy, 10, augment=crop).image_shape == (1, 14, 10)
+    data_iter = data.ArrayIter(*toy, 10, resize=20, augment=crop)
+    assert data_iter.image_shape == (1, 20, 20)
+    cut = crop(toy[0], np.random.default_rng([0, 0, 1]))
+    expected = data.ArrayIter(cut, toy[1], 10, resize=20)
+    assert np.array_equal(pixels(data_iter), pixels(expected))
+
+
+def test_record_of_the_augmentation(toy):
+    both = Compose([RandomCrop(2), RandomFlip()])
+    words = "Compose([RandomCrop(padding=2), RandomFlip(p=0.5)])"
+    assert data.ArrayIter(*toy, 4, augment=both).augmented_by == words
+    assert data.ArrayIter(*toy, 4, augment=noise).augmented_by == "noise"
+    assert data.ArrayIter(*toy, 4).augmented_by is None
+
+
+BAD_AUGMENT = {
+    "not callable": ([RandomFlip()], r"one callable like RandomCrop\(2\), not \[RandomFlip"),
+    "the class": (RandomFlip, "one callable like .* not <class"),
+    "another dtype": (lambda X, rng: X / 255, "must return uint8 images.*returned float64"),
+    "fewer images": (lambda X, rng: X[:0], r"as many .* \(1, 1, 28, 28\); .* \(0, 1, 28, 28\)"),
+    "nothing": (lambda X, rng: None, "returned NoneType"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_AUGMENT)
+def test_bad_augment(toy, case):
+    augment, words = BAD_AUGMENT[case]
+    with pytest.raises(ValueError, match=words):
+        data.ArrayIter(*toy, 4, augment=augment)
+
+
+MEAN, STD = (0.1, 0.5, 0.9), (0.5, 0.25, 1)
+
+
+@pytest.mark.parametrize("resize", [None, (5, 12)])
+def test_normalize(resize):
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8)).astype(np.uint8)
+    labels = np.arange(6)
+    options = {"resize": resize, "augment": RandomFlip()}
+    plain = data.ArrayIter(images, labels, 4, **options)
+    normal = data.ArrayIter(images, labels, 4, normalize=(MEAN, STD), **options)
+    mean, std = np.reshape((MEAN, STD), (2, 3, 1, 1))
+    for X, Z in zip(pixels(plain), pixels(normal), strict=True):
+        assert Z.dtype == np.float32 and Z.shape == X.shape
+        assert np.allclose(Z, (X - mean) / std, atol=1e-5)
+
+
+def test_what_a_crop_pads_with_is_black():
+    images = np.full((1, 1, 4, 4), 255, np.uint8)
+    crop = RandomCrop(4, 12)  # nothing but the padded image
+    data_iter = data.ArrayIter(images, np.zeros(1), 1, augment=crop, normalize=((0.5,), (0.5,)))
+    (X,) = pixels(data_iter)
+    assert X[0, 0, 0, 0] == -1 and X[0, 0, 5, 5] == 1
+
+
+@pytest.mark.parametrize(
+    "normalize",
+    [(0.5, 0.25), ([0.5], [0.25]), np.array([0.5, 0.25]), np.array([[0.5], [0.25]], "float32")],
+)
+def test_normalize_grey_images(normalize):
+    images = np.zeros((2, 1, 4, 4), np.uint8)
+    data_iter = data.ArrayIter(images, np.zeros(2), 2, normalize=normalize)
+    (X,) = pixels(data_iter)
+    assert (X == -2).all()
+    assert data_iter.normalize == ((0.5,), (0.25,))
+    assert json.loads(json.dumps(data_iter.normalize)) == [[0.5], [0.25]]
+
+
+@pytest.mark.parametrize(
+    "normalize",
+    [
+        0.5,
+        (0.5, 0.5),
+        (MEAN,),
+        (MEAN, STD[:2]),
+        (MEAN, (0, 1, 1)),
+        (MEAN, "abc"),
+        ((np.nan,) * 3, STD),
+        (*MEAN, *STD),
+        tuple(zip(MEAN, STD, strict=True)),  # a pair for each channel
+    ],
+)
+def test_bad_normalize(normalize):
+    images = np.zeros((2, 3, 4, 4), np.uint8)
+    words = r"normalize must be \(mean, std\), each with one number for every one of the 3 channels"
+    with pytest.raises(ValueError, match=words):
+        data.ArrayIter(images, np.zeros(2), 1, normalize=normalize)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "uint8"])
+def test_copies_to_mxnet(dtype):
+    mx = pytest.importorskip("mxnet")
+    for cut in (np.copy, lambda array: array[::2], np.transpose):
+        source = cut(np.random.default_rng(0).integers(0, 256, (4, 3, 5)).astype(dtype))
+        copy = data._to_mxnet(source)
+        assert isinstance(copy, mx.np.ndarray) and copy.dtype == dtype and copy.ctx == mx.cpu()
+        expected = source.copy()
+        assert np.array_equal(copy.asnumpy(), expected)
+        source[...] = 7
+        assert np.array_equal(copy.asnumpy(), expected)
+
+
+def test_a_batch_does_not_wait_for_mxnet(toy):
+    mx = pytest.importorskip("mxnet")
+    data_iter = iter(data.ArrayIter(*toy, 5))
+    A = mx.np.ones((1500, 1500))
+    next(data_iter)
+    mx.nd.waitall()
+    slow = mx.np.dot(A, A)
+    start = time.perf_counter()
+    _, y = next(data_iter)
+    assert y.asnumpy().tolist() == [5, 6, 7, 8, 9]  # nor do the labels, to be checked
+    made = time.perf_counter()
+    slow.wait_to_read()
+    assert made - start < time.perf_counter() - made
+
+
+def test_batch_larger_than_the_set(toy):
+    (batch,) = data.ArrayIter(*toy, 99)
+    assert batch[0].shape == (10, 1, 28, 28)
+
+
+@pytest.mark.parametrize("resize, size", [(None, (28, 28)), (28, (28, 28)), ((40, 9), (40, 9))])
+def test_resize_shapes(toy, resize, size):
+    data_iter = data.ArrayIter(*toy, 4, resize=resize)
+    assert data_iter.image_shape == (1, *size)
+    for X, _ in data_iter:
+        assert X.shape[1:] == (1, *size) and X.dtype == np.float32
+
+
+def test_resized_images_stay_in_range():
+    images = np.full((1, 1, 28, 28), 255, np.uint8)
+    for side in (1, 7, 27, 29, 96, 97, 224):
+        X = data.ArrayIter(images, np.zeros(1), 1, resize=side)._pixels(images)
+        assert 1 - 1e-6 < X.min() <= X.max() <= 1
+
+
+def test_bad_arrays():
+    with pytest.raises(ValueError, match=r"expected uint8 images .* got float64 \(2, 28, 28\)"):
+        data.ArrayIter(np.zeros((2, 28, 28)), np.zeros(2), 1)
+
+
+def test_first_of_each_class():
+    labels = np.array([3, 3, 3, 1, 1, 2, 3])
+    assert data.first_of_each_class(labels, 3).tolist() == [0, 3, 5]
+    assert data.first_of_each_class(labels, 5).tolist() == [0, 1, 3, 4, 5]
+    assert data.first_of_each_class(labels, 99).tolist() == list(range(7))
