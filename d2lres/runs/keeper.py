@@ -1,0 +1,223 @@
+"""A run of training, kept so that it can stop after any batch and go on from there."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import math
+import signal
+import threading
+import time
+from typing import Any
+
+import mxnet as mx
+import numpy as onp
+
+from ..data.batches import ArrayIter
+from .checkpoint import Checkpoints, digest, numbers_in, restore, state_of
+from .history import History, facts_of
+
+__all__ = ["Keeper", "identity"]
+
+SECONDS_BETWEEN_CHECKPOINTS = 60
+
+
+class Keeper:
+    """Hands out the batches of a run; given a folder, saves the run there and goes on from there.
+
+    Use it in a ``with`` statement. A run that is told to stop (the stop button, Ctrl-C, a shutdown)
+    while it is kept ends after the batch at hand.
+
+    Parameters
+    ----------
+    fast : Compiled
+    trainer : mxnet.gluon.Trainer
+    history : History
+    meter : Meter
+    train_iter : iterable of (X, y)
+    """
+
+    def __init__(self, fast, trainer, history, meter, train_iter):
+        self.fast, self.trainer, self.history = fast, trainer, history
+        self.meter, self.train_iter, self.batch = meter, train_iter, 0
+        self._checkpoints, self._signals, self._is_saved = None, None, True
+
+    def keep_in(self, folder, identity: dict[str, Any]) -> None:
+        """Save the run in a folder from now on."""
+        self._checkpoints = Checkpoints(folder, identity)
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            if self._checkpoints:
+                self._saved_at = time.monotonic()
+                stack.enter_context(self._checkpoints)
+                if state := self._checkpoints.load():
+                    self._go_on_from(*state)
+                self._signals = stack.enter_context(_Signals())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error):
+        return self._stack.__exit__(*error)
+
+    @property
+    def num_done(self) -> int:
+        """Batches that were trained on."""
+        return len(self.history) * len(self.train_iter) + self.batch
+
+    def batches(self):
+        """Yield the batches of this epoch that are still to come."""
+        self.meter.start()
+        for X, y in self._to_come():
+            if self.fast.traced.draws:
+                mx.random.seed(int(self._seeds().generate_state(1)[0] >> 1))
+            yield X, y
+        self.meter.stop()
+        self._check_loss()
+        if not self.meter.num_images:
+            raise ValueError("train_iter gave no batch: there is nothing to train on")
+
+    def _to_come(self):
+        if isinstance(self.train_iter, ArrayIter):
+            self.train_iter.epoch, self.train_iter.batch = len(self.history), self.batch
+            return self.train_iter
+        return itertools.islice(self.train_iter, self.batch, None)
+
+    def _seeds(self, *more):
+        """Return where the random numbers of this batch begin, whatever came before it."""
+        return onp.random.SeedSequence(
+            [self.history.run["seed"], len(self.history), self.batch, *more]
+        )
+
+    def rng(self) -> onp.random.Generator:
+        """Return a generator for what is drawn on the host for this batch."""
+        return onp.random.default_rng(self._seeds(1))
+
+    def is_to_stop(self) -> bool:
+        """Count a batch, save the run if it is time to, and say whether it was told to stop."""
+        self._check_loss()
+        self.batch += 1
+        if not self._checkpoints:
+            return False
+        came = self._signals.came
+        if came or time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+            self._save()
+        if came:
+            there = "there" if self._is_saved else "the last checkpoint"
+            print(f"stopped in {self._where()}: train again to go on from {there}", flush=True)
+        return bool(came)
+
+    def next_epoch(self) -> None:
+        """Save the run at the end of an epoch."""
+        self.meter.reset()
+        self.batch = 0
+        if self._checkpoints:
+            self._save()
+
+    def _check_loss(self):
+        """Stop where the loss is no number any more, before that is saved."""
+        if not math.isfinite(self.meter.loss_sum):
+            raise self._diverged(f"the loss became {self.meter.loss_sum}")
+
+    def _diverged(self, what):
+        lr, kept = self.trainer.learning_rate, ""
+        if self._checkpoints:
+            kept = f" What {self._checkpoints.folder} holds is from before."
+        return FloatingPointError(
+            f"{what} in {self._where()}, at the learning rate {lr:.3g}. Try a tenth of it, or let "
+            f"it rise slowly at the start; then look for images that are not finite.{kept}"
+        )
+
+    def _go_on_from(self, arrays, facts):
+        saved, num_epochs = History(**facts["history"]), self.history.run["num_epochs"]
+        if (len(saved), facts["batch"]) > (num_epochs, 0):
+            raise ValueError(
+                f"the run in {self._checkpoints.folder} is past num_epochs={num_epochs}: it has "
+                f"{len(saved)} epochs and {facts['batch']} batches. Ask for more epochs, or pass "
+                "another folder."
+            )
+        restore(self.fast.net, self.trainer, arrays, facts)
+        self.meter.reset(**facts["meter"])
+        self.batch = facts["batch"]
+        is_complete = len(saved) == num_epochs
+        resumed = {"resumed": saved.run.get("resumed", 0) + (not is_complete)}
+        vars(self.history).update(vars(saved), run=self.history.run | resumed)
+        complete = f"the run in {self._checkpoints.folder} is complete"
+        print(complete if is_complete else f"resuming from {self._where()}")
+
+    def _save(self):
+        self.meter.stop()
+        self._check_loss()
+        arrays, facts = state_of(self.fast.net, self.trainer)
+        for name, array in arrays.items():  # one step can spoil them before a loss shows it
+            if name.startswith("param:") and not onp.isfinite(array).all():
+                raise self._diverged(f"{name.removeprefix('param:')} is no longer finite")
+        facts |= {"batch": self.batch, "meter": self.meter.state}
+        facts["history"] = dataclasses.asdict(self.history)
+        step = len(self.history) * (len(self.train_iter) + 1) + self.batch  # + 1: the epoch's end
+        try:
+            self._checkpoints.save(step, arrays, facts)
+            self._is_saved = True
+        except OSError as error:
+            if self._is_saved:
+                print(
+                    f"{self._where()} could not be saved in {self._checkpoints.folder} "
+                    f"({error.strerror}). The run goes on and tries again; the last checkpoint "
+                    "is kept."
+                )
+            self._is_saved = False
+        self.meter.start()
+        self._saved_at = time.monotonic()
+
+    def _where(self):
+        return f"epoch {len(self.history) + 1}, batch {self.batch}"
+
+
+class _Signals:
+    """Notes that the stop button, Ctrl-C or a shutdown asks to stop; a second time they do it.
+
+    A shutdown goes on when the run has been saved.
+    """
+
+    def __enter__(self):
+        self.came, self._old = None, {}
+        if threading.current_thread() is threading.main_thread():  # others cannot set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, frame):
+        self.came = number
+        self._restore()
+
+    def __exit__(self, *_):
+        self._restore()
+        if self.came == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)
+
+    def _restore(self):
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def identity(fast, train_iter, test_iter, loss, scheduler) -> dict[str, Any]:
+    """Return what a run has besides its recipe, so that no other goes on from its checkpoints."""
+    of_data = "num_examples", "image_shape", "batch_size", "shuffle", "augment", "normalize"
+    params = [(n, p.lr_mult, p.wd_mult) for n, p in fast.net._collect_params_with_prefix().items()]
+    return {
+        **facts_of(train_iter, *of_data),
+        "num_batches": len(train_iter),
+        "loss": [type(loss).__name__, numbers_in(loss)],
+        "scheduler": [type(scheduler).__name__, numbers_in(scheduler)],
+        "network": digest(json.dumps([params, fast.traced.operators])),
+        "data": _digest_of(train_iter),
+        "test data": _digest_of(test_iter),
+    }
+
+
+def _digest_of(data_iter):
+    """Return what identifies the images and labels of an ArrayIter; others all look the same."""
+    arrays = [getattr(data_iter, name, ()) for name in ("images", "labels")]
+    return digest(*map(onp.ascontiguousarray, arrays))
