@@ -8,7 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["cache_folder", "expect", "locked", "written_whole"]
+__all__ = ["cache_folder", "expanded", "expect", "locked", "written_whole"]
+
+
+def expanded(path: str | os.PathLike) -> Path:
+    """Return a path of the user's, with their home where it begins with ``~``.
+
+    Raises
+    ------
+    ValueError
+        If it does, and this user has no home.
+    """
+    whole = Path(os.path.expanduser(path))
+    if whole.parts[:1] == ("~",):  # a folder of that name is never meant
+        raise ValueError(f"{whole}: there is no home for ~. Set HOME, or write the whole path.")
+    return whole
 
 
 def expect(condition: bool, path: Path, expected: str, found) -> None:
