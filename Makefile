@@ -5,17 +5,21 @@
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
 RUN := .venv/bin/python -m
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+, := ,
 
 # A kernel takes its inline figures from its own default, not from the caller's shell.
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab run data fashion-mnist doctor test test-quick test-faults test-pythons notebooks bench readme lint format fuzz audit lock clean
+.PHONY: help setup lab run data fashion-mnist doctor test test-quick test-faults test-pythons test-gpu notebooks bench readme lint format fuzz audit lock clean
 
 help: ## say what the targets do
 	@echo "make TARGET, where TARGET is one of"
 	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo "EXTRA=cpu|gpu chooses MXNet, PYTHON=python3.12 the Python; both are chosen for you."
+
+.DEFAULT:
+	@echo "make: there is no target '$@'; 'make help' lists those there are." >&2; exit 2
 
 setup: ## build .venv (every other target does it, once)
 	@for python in $(PYTHONS); do \
@@ -28,7 +32,7 @@ lab: setup fashion-mnist ## get the data and open JupyterLab on the lessons
 	$(RUN) jupyterlab --ip=127.0.0.1 --ServerApp.root_dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 run: setup fashion-mnist ## get the data and train the main lesson's ResNet-18, without a browser
-	D2LRES_SCALE=lesson $(RUN) d2lres run
+	D2LRES_SCALE=$(or $(D2LRES_SCALE),lesson) $(RUN) d2lres run
 
 data: setup ## get Fashion-MNIST and CIFAR (340 MB), or say where they were found
 	@$(RUN) d2lres data
@@ -43,14 +47,47 @@ test: setup ## run every test: the library's and every notebook, cell by cell
 	D2LRES_SCALE=quick $(RUN) pytest tests notebooks --nbval --nbval-current-env \
 	  --nbval-cell-timeout=300 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
-test-quick: setup ## run the library's tests only
+test-quick: setup ## run the library's tests only, as you work
 	D2LRES_SCALE=quick $(RUN) pytest tests
 
 test-faults: setup ## break what can break, thousands of times, and record what was survived
 	$(RUN) pytest tests -n0 -m "" --record-faults=results/faults.json
 
-test-pythons: setup ## run the library's tests on every Python from 3.10 to 3.13 that is found
-	$(RUN) nox
+# Environments of their own, under .venvs/. pyenv's Pythons are found behind dead shims, too.
+ON_EACH := on-3.10 on-3.11 on-3.12 on-3.13
+.PHONY: $(ON_EACH) on-pins
+test-pythons: export PATH := $(PATH)$(subst $() ,,$(patsubst %,:%,$(wildcard $(HOME)/.pyenv/versions/3.*/bin)))
+test-pythons test-gpu: export UV_PYTHON_DOWNLOADS := never
+INSTALL = .venv/bin/uv --quiet pip install --python=.venvs/$@
+LOCKED := --no-deps --require-hashes --only-binary=:all: --requirement
+PROJECT := --no-deps --no-build-isolation --editable .
+
+test-pythons: $(ON_EACH) on-pins ## run the library's tests on every Python from 3.10 to 3.13, and with NumPy 1.23
+
+define try # (PYTHON, HOW TO INSTALL EVERYTHING)
+@if ! .venv/bin/uv python find $(1) >/dev/null 2>&1; then echo "Python $(1) is not found: skipped"; \
+else set -ex; \
+  .venv/bin/uv --quiet venv --clear --python=$(1) .venvs/$@; \
+  $(2); \
+  .venvs/$@/bin/python -c "import mxnet, numpy, sys; print(sys.version, 'NumPy', numpy.__version__)"; \
+  D2LRES_SCALE=quick .venvs/$@/bin/python -m pytest tests; \
+fi
+endef
+
+$(ON_EACH): on-%: setup
+	$(call try,$*,$(INSTALL) $(LOCKED)=requirements-cpu.lock; $(INSTALL) $(PROJECT))
+
+# MXNet's and d2l's own pins, without our overrides, on the last Python that has wheels for them.
+on-pins: setup
+	$(call try,3.11,$(INSTALL) --no-config --editable '.[cpu$(,)onnx$(,)dev]'; .venv/bin/uv pip check --python=.venvs/$@)
+
+test-gpu: setup ## check the GPU's MXNet as far as the driver, in whose place gcc makes a stub (gets 2 GB)
+	.venv/bin/uv --quiet venv --clear --python=.venv/bin/python .venvs/$@
+	$(INSTALL) $(LOCKED)=requirements-gpu.lock
+	$(INSTALL) $(PROJECT)
+	.venvs/$@/bin/python tests/driver/check_gpu.py 2>&1 | grep "needs NVIDIA's driver"
+	gcc -shared -fPIC -o .venvs/$@/libcuda.so.1 tests/driver/libcuda.c
+	LD_LIBRARY_PATH=.venvs/$@ .venvs/$@/bin/python tests/driver/check_gpu.py
 
 notebooks: setup data ## run every notebook at scale lesson and save it with its outputs
 	D2LRES_SCALE=lesson $(RUN) nbconvert --to=notebook --inplace --execute \
@@ -67,9 +104,10 @@ bench: setup fashion-mnist $(if $(filter torch,$(PEERS)),.venv-torch/installed) 
 readme: setup ## write what the records in results/ say into README.md
 	.venv/bin/python tools/readme.py
 
-lint: setup ## check style and formatting
+lint: setup ## check style, formatting and who imports whom
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	.venv/bin/lint-imports --no-logo
 
 format: setup ## put style and formatting right
 	$(RUN) ruff check --fix .
@@ -88,17 +126,22 @@ fuzz: setup ## search for bytes that the readers of files fail on (FUZZ_SECONDS=
 
 # --strict: what could not be looked up is not said to be well.
 audit: setup ## ask the Python Packaging Advisory Database about every locked version (see SECURITY.md)
-	.venv/bin/uv tool run --quiet pip-audit==2.10.1 --strict --require-hashes --disable-pip \
-	  --requirement=requirements.lock
+	for extra in cpu gpu; do \
+	  .venv/bin/uv tool run --quiet pip-audit==2.10.1 --strict --require-hashes --disable-pip \
+	    --requirement=requirements-$$extra.lock || exit 1; \
+	done
 
-# Versions that are locked and still fit stay as they are; delete the lock first to renew them all.
-lock: .venv/bin/uv ## renew requirements.lock from pyproject.toml
-	.venv/bin/uv pip compile pyproject.toml --universal --python-version=3.10 --all-extras \
-	  --generate-hashes --custom-compile-command="make lock" --quiet --output-file=requirements.lock
+# Versions that are locked and still fit stay as they are; delete the locks first to renew them all.
+lock: .venv/bin/uv ## renew requirements-cpu.lock and -gpu.lock from pyproject.toml
+	for extra in cpu gpu; do \
+	  .venv/bin/uv pip compile pyproject.toml --universal --python-version=3.10 \
+	    --extra=$$extra --extra=onnx --extra=dev --generate-hashes --quiet \
+	    --custom-compile-command="make lock" --output-file=requirements-$$extra.lock || exit 1; \
+	done
 
 .venv/bin/uv:
 	@$(MAKE) setup
 
 clean: ## remove .venv, out/ and caches (the downloaded data stays)
-	rm -rf .venv .venv-torch .nox out dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venvs .venv-torch out dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
