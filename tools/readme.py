@@ -1,4 +1,4 @@
-"""Write what was measured into README.md, and its curves as a picture, from the records.
+"""Write what the records in results/ say: results/README.md, a table of README.md, two pictures.
 
 Usage: python tools/readme.py
 """
@@ -6,118 +6,169 @@ Usage: python tools/readme.py
 import json
 import runpy
 from pathlib import Path
+from statistics import mean
 
-from d2lres import History, plot_history
-from d2lres.recipe import RECIPES
+from matplotlib.figure import Figure
+
+from d2lres import History, plot_history, plot_runs
+from d2lres.course.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-COLUMNS = ("train_loss", "train_acc", "test_acc")
-START, END = "<!-- from results/ by `make readme` -->\n", "<!-- end -->"
-FAST_START = "<!-- fast from results/ by `make readme` -->\n"
-RUNS_START = "<!-- runs from results/ by `make readme` -->\n"
-FAULTS_START = "<!-- faults from results/ by `make readme` -->\n"
-SPEED_START = "<!-- speed from results/ by `make readme` -->\n"
+PUBLISHED = json.loads((RESULTS / "published.json").read_text("utf-8"))
+BOOK, PAPER = PUBLISHED["d2l_resnet18_fashion_mnist"], PUBLISHED["paper_resnet20_cifar10"]
+START, END = "<!-- from results/ by `make readme` -->\n", "<!-- end -->\n"
+NONE = "None yet.\n"
 
 
-def _markdown(rows):
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+def _table(head, *rows):
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
 
 
-def table() -> str:
+def _runs(folder, names):
+    """Return the recorded runs that were tested on test images, by the names of their files."""
+    paths = sorted(folder.glob(f"{names}.json"))
+    return [History.load(path) for path in paths if "_valid" not in path.name]
+
+
+def _records(folder, names):
+    return [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob(f"{names}.json"))]
+
+
+def _span(values, form):
+    """Return the lowest and the highest of some numbers in words: one number if they are alike."""
+    return " to ".join(dict.fromkeys(form.format(each) for each in (min(values), max(values))))
+
+
+def full(folder: Path = RESULTS) -> str:
     """Return the recorded run of ResNet-18 on Fashion-MNIST beside the book's, as Markdown."""
-    ours = History.load(RESULTS / "fashion_mnist_full.json")
-    book = json.loads((RESULTS / "published.json").read_text())["d2l_resnet18_fashion_mnist"]
-    last = ours.test_acc[-5:]
-    ours_last = [f"{getattr(ours, name)[-1]:.3f}" for name in COLUMNS]
-    rows = [
-        ("", "training loss", "training accuracy", "test accuracy", "over the last 5 epochs"),
-        ("---",) * 5,
-        ("this course", *ours_last, f"{min(last):.3f} to {max(last):.3f}"),
-        ("the book, 2019", *(f"{book[name]:.3f}" for name in COLUMNS), "not printed"),
-    ]
-    run = ours.run
-    says = (
-        f"Seed {run['seed']}, convolutions in {run['precision']}, {run['cpu']} with "
-        f"{run['physical_cores']} cores, Python {run['python']}, NumPy {run['numpy']}: "
-        f"`{run['command']}`."
-    )
-    return _markdown(rows) + f"\n{says}\n"
+    columns, rows = ("train_loss", "train_acc", "test_acc"), []
+    for run in _runs(folder, "fashion_mnist_full"):
+        ours = (f"{getattr(run, name)[-1]:.3f}" for name in columns)
+        rows.append(("this course", *ours, _span(run.test_acc[-5:], "{:.3f}")))
+        rows.append(("the book, 2019", *(f"{BOOK[name]:.3f}" for name in columns), "not printed"))
+        says = "Seed {seed}, convolutions in {precision}, {cpu} with {physical_cores} cores, "
+        says = (says + "Python {python}, NumPy {numpy}: `{command}`.\n").format(**run.run)
+    head = ("", "training loss", "training accuracy", "test accuracy", "over the last 5 epochs")
+    return f"{_table(head, *rows)}\n{says}" if rows else NONE
+
+
+def _fast(folder):
+    """Return the runs of the recipe "fast" by their length."""
+    runs = sorted(_runs(folder, "fast_*seed*"), key=len)
+    return {num: [run for run in runs if len(run) == num] for num in map(len, runs)}
 
 
 def fast(folder: Path = RESULTS) -> str:
     """Return the recorded runs of the recipe "fast" by their length, as Markdown."""
-    runs = [History.load(path) for path in sorted(folder.glob("fast_*_epochs_seed*.json"))]
-    rows = [("epochs", "minutes of training", "test accuracy, by seed", "mean"), ("---",) * 4]
-    for num_epochs in sorted({len(run) for run in runs}):
-        of_length = [run for run in runs if len(run) == num_epochs]
-        minutes = [sum(run.seconds) / 60 for run in of_length]
-        acc = [run.test_acc[-1] for run in of_length]
-        rows.append((f"{num_epochs}", f"{min(minutes):.1f} to {max(minutes):.1f}"))
-        rows[-1] += (", ".join(f"{a:.2%}" for a in acc), f"{sum(acc) / len(acc):.2%}")
-    run = runs[-1].run
-    command = run["command"].split(" --epochs")[0]
-    says = (
-        f"In {run['precision']} on {run['cpu']} ({run['cpu_features']}) with "
-        f"{run['physical_cores']} cores: `{command} --epochs N --seed N`."
-    )
-    return _markdown(rows) + f"\n{says}\n"
+    rows, says = [], {}
+    for num_epochs, runs in _fast(folder).items():
+        minutes = _span([sum(run.seconds) / 60 for run in runs], "{:.1f}")
+        acc = [run.test_acc[-1] for run in runs]
+        rows.append((f"{num_epochs}", minutes, ", ".join(f"{a:.2%}" for a in acc)))
+        rows[-1] += (f"{mean(acc):.2%}",)
+        where = "In {precision} on {cpu} ({cpu_features}) with {physical_cores} cores.\n"
+        says |= dict.fromkeys(where.format(**run.run) for run in runs)
+    head = ("epochs", "minutes of training", "test accuracy, by seed", "mean")
+    return f"{_table(head, *rows)}\n{''.join(says)}" if rows else NONE
 
 
 def experiments(folder: Path = RESULTS) -> str:
     """Return the recorded runs of every recipe on CIFAR, as Markdown."""
-    heads = ("experiment", "epochs", "seeds", "precision", "training error", "test error")
-    rows = [heads, ("---",) * len(heads)]
+    rows = []
     for name, recipe in RECIPES.items():
-        runs = [History.load(path) for path in sorted(folder.glob(f"{name}_seed*.json"))]
+        runs = _runs(folder, f"{name}_seed*")
         if runs and recipe.data != "fashion_mnist":
             errors = [[1 - getattr(r, k)[-1] for r in runs] for k in ("train_acc", "test_acc")]
-            spans = [" to ".join(f"{e:.2%}" for e in sorted({min(e), max(e)})) for e in errors]
             precisions = " and ".join(sorted({r.run["precision"] for r in runs}))
-            rows.append((name, f"{len(runs[0])}", f"{len(runs)}", precisions, *spans))
-    if len(rows) == 2:
-        return "None yet.\n"
-    return _markdown(rows)
+            row = (name, f"{len(runs[0])}", f"{len(runs)}", precisions)
+            rows.append(row + tuple(_span(each, "{:.2%}") for each in errors))
+    head = ("experiment", "epochs", "seeds", "precision", "training error", "test error")
+    return _table(head, *rows) if rows else NONE
 
 
 def speed(folder: Path = RESULTS) -> str:
     """Return the speeds beside those of the peers, as Markdown: a record for each processor."""
-    paths = sorted(folder.glob("bench_*.json"))
-    if not paths:
-        return "Not measured yet: `make bench PEERS=torch`.\n"
     tables = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))["tables"]
-    return "\n".join(tables(json.loads(path.read_text(encoding="utf-8"))) for path in paths)
+    return "\n".join(map(tables, _records(folder, "bench_*"))) or NONE
 
 
-def faults(path: Path = RESULTS / "faults.json") -> str:
+def faults(folder: Path = RESULTS) -> str:
     """Return how many faults were tried and survived, as Markdown."""
-    if not path.exists():
-        return "Not tried yet: `make test-faults`.\n"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    rows = [("what", "faults", "tried", "survived"), ("---",) * 4]
-    for area, kinds in record["faults"].items():
-        tried, survived = (sum(k[n] for k in kinds.values()) for n in ("tried", "survived"))
-        rows.append((area, "; ".join(kinds), f"{tried:,}", f"{survived:,}"))
-    about = record["machine"]
-    says = f"{about['cpu']} with {about['physical_cores']} cores, Python {about['python']}"
-    return _markdown(rows) + f"\n{says}, NumPy {about['numpy']}: `make test-faults`.\n"
+    rows = []
+    for record in _records(folder, "faults"):
+        for area, kinds in record["faults"].items():
+            sums = (f"{sum(k[n] for k in kinds.values()):,}" for n in ("tried", "survived"))
+            rows.append((area, "; ".join(kinds), *sums))
+        says = "{cpu} with {physical_cores} cores, Python {python}, NumPy {numpy}.\n"
+        says = says.format(**record["machine"])
+    return f"{_table(('what', 'faults', 'tried', 'survived'), *rows)}\n{says}" if rows else NONE
+
+
+def _beside_torch(folder, mode):
+    """Return how many times as fast as PyTorch's best variant each network was."""
+    for workload in (w for r in _records(folder, "bench_*") for w in r["workloads"].values()):
+        rates = {name: rate["median"] for name, rate in workload["images_per_s"][mode].items()}
+        if torch := [rate for name, rate in rates.items() if name.startswith("torch")]:
+            yield rates["d2lres"] / max(torch)
+
+
+def headlines(folder: Path = RESULTS) -> str:
+    """Return four results, each with a link that README.md defines, as Markdown."""
+    torch = {mode: list(_beside_torch(folder, mode)) for mode in ("train", "inference")}
+    rows = {
+        "[ResNet-18 on Fashion-MNIST][full]": [
+            f"test accuracy {run.test_acc[-1]:.1%}, the book's in 2019 {BOOK['test_acc']:.1%}"
+            for run in _runs(folder, "fashion_mnist_full")
+        ],
+        "[A small network, test accuracy][fast]": [
+            f"{mean(run.test_acc[-1] for run in runs):.1%} after "
+            f"{mean(sum(run.seconds) for run in runs) / 60:.0f} minutes"
+            for runs in _fast(folder).values()
+        ],
+        "[ResNet-20 on CIFAR-10][5]": [
+            f"test error {1 - run.test_acc[-1]:.2%} after {len(run)} epochs, "
+            f"the paper's, after more, {PAPER['test_error']:.2%}"
+            for run in _runs(folder, "resnet20-80_seed0")
+        ],
+        "[Speed, where PyTorch's best is 1][speed]": [
+            f"{mode} {_span(ratios, '{:.2f}')}"
+            for mode, ratios in zip(("training", "inference"), torch.values(), strict=True)
+            if ratios
+        ],
+    }
+    return _table(("what", "result"), *((k, ", ".join(v) or "none yet") for k, v in rows.items()))
+
+
+def page(folder: Path = RESULTS) -> str:
+    """Return results/README.md."""
+    tables = {each.__name__: each(folder) for each in (full, fast, experiments, speed, faults)}
+    return (ROOT / "tools" / "results.md").read_text("utf-8").format(**tables)
 
 
 def with_table(readme: str) -> str:
-    """Return the text of the README with fresh tables."""
-    renders = {START: table, FAST_START: fast, RUNS_START: experiments, SPEED_START: speed}
-    renders[FAULTS_START] = faults
-    for start, render in renders.items():
-        if start in readme:
-            before, rest = readme.split(start)
-            readme = before + start + render() + END + rest.split(END, 1)[1]
-    return readme
+    """Return the text of README.md with a fresh table between its markers."""
+    before, rest = readme.split(START)
+    return before + START + headlines() + END + rest.split(END, 1)[1]
+
+
+def pictures(folder: Path = RESULTS) -> dict[str, Figure]:
+    """Return the figures of both pages by the names of their files."""
+    drawn, axes = {}, Figure(figsize=(9, 3.5), layout="constrained").subplots(1, 2, sharey=True)
+    for run in _runs(folder, "fashion_mnist_full"):
+        title = "ResNet-18 on Fashion-MNIST, 96x96"
+        drawn["fashion_mnist_full.png"] = plot_history(run, title=title)
+    for ax, kind, title in zip(axes, ("plain", "resnet"), ("without", "with"), strict=True):
+        runs = {f"{n} layers": _runs(folder, f"{kind}{n}_seed*") for n in (20, 56)}
+        if all(runs.values()):
+            drawn["degradation.png"] = plot_runs(runs, title=f"CIFAR-10, {title} shortcuts", ax=ax)
+            ax.set_ylim(0, 0.9)  # that of guessing
+    return drawn
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
-    ours = History.load(RESULTS / "fashion_mnist_full.json")
-    plot_history(ours, title="ResNet-18 on Fashion-MNIST, 96x96").savefig(
-        RESULTS / "fashion_mnist_full.png", dpi=100, metadata={"Software": None}
-    )
+    readme = ROOT / "README.md"
+    readme.write_text(with_table(readme.read_text("utf-8")), "utf-8")
+    (RESULTS / "README.md").write_text(page(), "utf-8")
+    for name, figure in pictures().items():
+        figure.savefig(RESULTS / name, dpi=100, metadata={"Software": None})

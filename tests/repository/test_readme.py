@@ -67,6 +67,7 @@ def test_the_fast_runs_that_were_recorded(tool, tmp_path, name):
     run = {"precision": "float32", "cpu": "A", "cpu_features": "avx2", "physical_cores": 2}
     for seed, acc in enumerate((0.9, 0.92)):
         record(tmp_path / f"{name}{seed}.json", acc, **run)
+    record(tmp_path / f"{name}0_valid5000.json", 0.99, **run)  # not of test images
     assert "| 1 | 1.5 | 80.00%, 82.00% | 81.00% |" in tool.fast(tmp_path)
     assert "In float32 on A (avx2) with 2 cores." in tool.fast(tmp_path)
     assert "81.0% after 2 minutes" in tool.headlines(tmp_path)
@@ -87,11 +88,10 @@ def test_speeds_are_compared_with_the_best_of_pytorch(tool, tmp_path):
     both = {mode: {k: {"median": v} for k, v in rates.items()} for mode in ("train", "inference")}
     one = {name: {"images_per_s": both} for name in ("resnet18_28", "cifar_resnet20")}
     (tmp_path / "bench_avx2.json").write_text(json.dumps({"workloads": one}), encoding="utf-8")
-    says = "| training 1.50 times as fast, inference 1.50 times as fast |"
-    assert says in tool.headlines(tmp_path)
+    assert "| training 1.50, inference 1.50 |" in tool.headlines(tmp_path)
     del both["train"]["torch a"], both["train"]["torch b"]
     (tmp_path / "bench_avx2.json").write_text(json.dumps({"workloads": one}), encoding="utf-8")
-    assert "| inference 1.50 times as fast |" in tool.headlines(tmp_path)
+    assert "| inference 1.50 |" in tool.headlines(tmp_path)
 
 
 # ------------------------------------------------------------------ the first minute
@@ -167,7 +167,7 @@ def test_every_page_is_linked_from_the_readme():
 
 def test_every_make_target_exists(page):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    commands = re.findall(r"`make ((?:[\w.]+=\S+ |[a-z-]+ ?)+)[^`]*`", page.read_text("utf-8"))
+    commands = re.findall(r"`make ([^`\n]*)`", page.read_text("utf-8"))
     named = {word for command in commands for word in command.split() if "=" not in word}
     assert named <= targets
 
@@ -178,8 +178,8 @@ def test_every_file_exists(page):
 
 
 def test_every_function_exists(page):
-    named = set(re.findall(r"`([a-z]\w*)\([^`]*\)`", page.read_text("utf-8")))
-    assert named - {"scale"} <= set(d2lres.__all__)
+    named = set(re.findall(r"`([a-z_\d]+)\([^`]*\)`", page.read_text("utf-8")))
+    assert named <= {*d2lres.__all__, "help"}
 
 
 # ------------------------------------------------------------------ the rooms of the house
