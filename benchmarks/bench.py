@@ -173,7 +173,7 @@ def mxnet_worker(peer, workload="", *more, **env):
 
 def torch_worker(python, variant, workload=""):
     """Start a variant of PyTorch in the Python that has it."""
-    from d2lres.runtime import physical_cores
+    from d2lres.runtime.machine import physical_cores
 
     command = [python, str(HERE / "workers_torch.py"), variant, workload]
     threads = {"OMP_NUM_THREADS": str(physical_cores())}
@@ -345,16 +345,17 @@ def measure_peak(python, bfloat16):
 
 def measure(rounds, python, names):
     """Measure everything; return the record."""
-    from d2lres.runtime import cpu_features, machine, physical_cores
+    from d2lres.runtime import machine
 
-    bfloat16 = bool({"avx512_bf16", "amx_bf16"} & set(cpu_features()))
+    bfloat16 = bool({"avx512_bf16", "amx_bf16"} & set(machine.cpu_features()))
     variants, skipped = torch_variants(bfloat16)
     if not python:
         skipped = {"all": "not asked for (--peers torch)"}
     peak, torch_version = measure_peak(python, bfloat16)
     record = {
         "command": " ".join(["python benchmarks/bench.py", *sys.argv[1:]]),
-        "machine": machine() | {"threads": str(physical_cores())},  # but d2l takes MXNet's default
+        # but d2l takes MXNet's default
+        "machine": machine.describe() | {"threads": str(machine.physical_cores())},
         "versions": {
             "mxnet": importlib.metadata.version("mxnet"),
             "d2l": importlib.metadata.version("d2l"),

@@ -17,10 +17,9 @@ def leave_the_threads_alone():
     OMP_NUM_THREADS must not be set at all: the driver removes it, and this keeps the hook from
     setting it, and whatever else it sets, again.
     """
-    from d2lres import _hook, runtime
+    from d2lres.runtime import hook
 
-    sys.meta_path.remove(_hook.Finder)
-    sys.meta_path.insert(0, runtime._MXNetFinder)
+    hook.prepare = lambda: None
 
 
 # --- the networks
@@ -218,7 +217,7 @@ def fashion_mnist_without_download():
     """
     import mxnet as mx
 
-    from d2lres.fashion_mnist import load_data_fashion_mnist
+    from d2lres import load_data_fashion_mnist
 
     parts = load_data_fashion_mnist(256)
 
@@ -254,7 +253,7 @@ def main(peer, workload, precision="auto"):
 
         npx.set_np()  # as the book's first cell does
     if peer.startswith("d2lres") or peer == "plain":
-        import d2lres.train  # noqa: F401
+        import d2lres.training  # noqa: F401
     if workload == "end_to_end":
         end_to_end(peer, channel)
     elif peer == "peak":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BENCHMARKS = str(ROOT / "benchmarks")
 tables = runpy.run_path(BENCHMARKS + "/table.py")["tables"]
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDERS = ("d2lres", "tools", "benchmarks")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -47,7 +47,7 @@ def dangers(code):
                     yield f"{name}({ast.unparse(given)})"
 
 
-@pytest.mark.parametrize("path", [*SOURCES, ROOT / "noxfile.py"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules(path):
     assert list(dangers(path.read_text(encoding="utf-8"))) == []
 
