@@ -11,7 +11,15 @@ from pathlib import Path
 
 from .obstacles import installed, obstacles
 
-__all__ = ["amx", "cpu_features", "describe", "has_bfloat16", "in_the_way", "physical_cores"]
+__all__ = [
+    "amx",
+    "cpu_features",
+    "describe",
+    "has_bfloat16",
+    "in_the_way",
+    "physical_cores",
+    "uses_onednn",
+]
 
 _PROC, _SYS = Path("/proc"), Path("/sys")
 WITH_AMX = "AVX512_CORE_AMX"  # what oneDNN may use at most: all it knows, AMX included
@@ -96,10 +104,22 @@ def cpu_features() -> list[str]:
     return [feature for feature, wanted in needed.items() if wanted <= flags]
 
 
+def uses_onednn() -> bool:
+    """Return whether MXNet computes with oneDNN on the CPU: it is built in, and not switched off.
+
+    ``mxnet.runtime.Features`` tells the first alone.
+    """
+    import mxnet as mx
+
+    asked = os.environ.get("MXNET_MKLDNN_ENABLED", "").lower()
+    return asked not in ("0", "false") and mx.runtime.Features().is_enabled("MKLDNN")
+
+
 def has_bfloat16() -> bool:
-    """Return whether MXNet's oneDNN (2.4) has bfloat16 convolutions here: with AVX-512 it has."""
+    """Return whether MXNet has bfloat16 convolutions here: its oneDNN (2.4) has, with AVX-512."""
     too_low = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_MIC", "AVX512_MIC_4OPS")
-    return "avx512" in cpu_features() and os.environ.get("DNNL_MAX_CPU_ISA") not in too_low
+    asked = os.environ.get("DNNL_MAX_CPU_ISA")
+    return "avx512" in cpu_features() and asked not in too_low and uses_onednn()
 
 
 def amx() -> str:
