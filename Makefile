@@ -1,9 +1,11 @@
 # Every target sets up .venv first, if it is not there yet: see tools/bootstrap.py.
 #   EXTRA=cpu|gpu      which MXNet (default: gpu where nvidia-smi answers)
 #   PYTHON=python3.12  which Python (default: one from 3.10 to 3.13 that is found)
+#   TESTS=tests/data   which tests (default: all)
 
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
 RUN := .venv/bin/python -m
+TESTS := tests
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 , := ,
 
@@ -48,7 +50,7 @@ test: setup ## run every test: the library's and every notebook, cell by cell
 	  --nbval-cell-timeout=300 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
 test-quick: setup ## run the library's tests only, as you work
-	D2LRES_SCALE=quick $(RUN) pytest tests
+	D2LRES_SCALE=quick $(RUN) pytest $(TESTS)
 
 test-faults: setup ## break what can break, thousands of times, and record what was survived
 	$(RUN) pytest tests -n0 -m "" --record-faults=results/faults.json
@@ -70,7 +72,7 @@ else set -ex; \
   .venv/bin/uv --quiet venv --clear --python=$(1) .venvs/$@; \
   $(2); \
   .venvs/$@/bin/python -c "import mxnet, numpy, sys; print(sys.version, 'NumPy', numpy.__version__)"; \
-  D2LRES_SCALE=quick .venvs/$@/bin/python -m pytest tests; \
+  D2LRES_SCALE=quick .venvs/$@/bin/python -m pytest $(TESTS); \
 fi
 endef
 

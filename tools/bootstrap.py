@@ -109,6 +109,7 @@ def alone():
     import fcntl  # not in Windows
 
     folder = os.open(ROOT, os.O_RDONLY)
+    os.set_inheritable(folder, True)  # if this is killed, what it has called goes on for a while
     try:
         with contextlib.suppress(OSError):  # a network drive may have no locks
             fcntl.flock(folder, fcntl.LOCK_EX)
@@ -121,10 +122,11 @@ def build(python, extra):
     """Make .venv from nothing; it counts only once its stamp is written."""
     if os.path.exists(STAMP):
         os.remove(STAMP)
-    if subprocess.call([python, "-I", "-m", "venv", "--clear", VENV]):
-        stop("Python could not make %s, as said above: put that right and call make again." % VENV)
-    for sentence in obstacles.of_disk(VENV, extra):
+    made = run("venv", "--clear", VENV, python=python)
+    for sentence in obstacles.of_disk(ROOT, extra):  # now that nothing old takes room
         stop(sentence)
+    if not made:
+        stop("Python could not make %s, as said above: delete it and call make again." % VENV)
     uv_alone = os.path.join(VENV, "uv.txt")
     with open(uv_alone, "w") as file:
         file.write(re.search(r"^uv==.*\n( .*\n)*", read(LOCK % extra), re.M).group())
@@ -142,13 +144,14 @@ def build(python, extra):
         json.dump(stamp(python, extra), file)
 
 
-def run(*module):
-    """Whether this module with its arguments went well in .venv's Python."""
+def run(*module, python=VENV_PYTHON):
+    """Whether this module with its arguments went well."""
     settings = dict(os.environ, PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1")
     home = os.path.expanduser("~")  # where uv and pip keep what they fetched
     if not (os.path.isabs(home) and os.access(home, os.W_OK)):
         settings["HOME"] = VENV
-    return subprocess.call([VENV_PYTHON, "-I", "-m", *module], cwd=ROOT, env=settings) == 0
+    command = [python, "-I", "-m", *module]
+    return subprocess.call(command, cwd=ROOT, env=settings, close_fds=False) == 0
 
 
 def must(*module):
@@ -159,25 +162,20 @@ def must(*module):
         )
 
 
-def set_up():
-    """Make .venv, unless it is there."""
-    if is_ready():
-        return
-    about, extra = choose_python(), choose_extra()
-    for sentence in about["obstacles"] + obstacles.of_extra(extra) + obstacles.of_folder(ROOT):
-        stop(sentence)
-    with alone():
-        if not is_ready():  # another make may have done it
-            say("setting up .venv (Python %s, %s), once" % (about["version"], extra))
-            build(about["python"], extra)
-            say(".venv is ready")
-
-
 def main():
     if sys.argv[1:] == ["--facts"]:
         return print(json.dumps(facts()))
+    if is_ready():
+        return
     try:
-        set_up()
+        about, extra = choose_python(), choose_extra()
+        for sentence in about["obstacles"] + obstacles.of_extra(extra) + obstacles.of_folder(ROOT):
+            stop(sentence)
+        with alone():
+            if not is_ready():  # another make may have done it
+                say("setting up .venv (Python %s, %s), once" % (about["version"], extra))
+                build(about["python"], extra)
+                say(".venv is ready")
     except OSError as error:
         stop("%s: see that you may write there and have room, and call make again." % error)
     except KeyboardInterrupt:

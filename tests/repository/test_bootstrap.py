@@ -54,14 +54,16 @@ def clone(bootstrap, monkeypatch, tmp_path):
         monkeypatch.setattr(bootstrap, name, str(tmp_path / ".venv" / path))
     bootstrap.builds, bootstrap.runs = [], []
 
-    def make_venv(command):
-        (tmp_path / ".venv" / "bin").mkdir(parents=True, exist_ok=True)
-        (tmp_path / ".venv" / "bin" / "python").touch()
-        bootstrap.builds.append(command[0])
-        return 0
+    def run(*module, python=None):
+        bootstrap.runs.append(module)
+        if module[0] == "venv":
+            (tmp_path / ".venv" / "bin").mkdir(parents=True, exist_ok=True)
+            (tmp_path / ".venv" / "bin" / "python").touch()
+            bootstrap.builds.append(python)
+        return bootstrap.goes_well(*module)
 
-    monkeypatch.setattr(bootstrap.subprocess, "call", make_venv)
-    monkeypatch.setattr(bootstrap, "run", lambda *module: not bootstrap.runs.append(module))
+    bootstrap.goes_well = lambda *module: True
+    monkeypatch.setattr(bootstrap, "run", run)
     return bootstrap
 
 
@@ -111,11 +113,11 @@ FAULTS = [  # what is broken, how, whether it shows only when .venv is begun, an
     ("obstacles.has_gpu_wheel", lambda: False, False, "say EXTRA=cpu"),
     ("ROOT", "/a/clone:with/colons", False, "move it to a folder without"),
     ("obstacles.os.access", lambda path, mode: False, False, "copy it to a folder of your own"),
-    ("subprocess.call", lambda command: 1, True, "could not make"),
-    ("subprocess.call", fails(errno.ENOENT), True, "/a/path"),
+    ("goes_well", lambda *module: False, True, "could not make"),
+    ("goes_well", fails(errno.ENOENT), True, "/a/path"),
     ("obstacles.shutil.disk_usage", lambda path: Mock(free=10**8), True, "takes 6 GB"),
-    ("run", lambda *module: module[0] == "pip" and "--quiet" in module, True, "network"),
-    ("run", lambda *module: module[0] != "ipykernel", True, "network"),
+    ("goes_well", lambda *module: module[0] == "venv" or module[-1] == "--quiet", True, "network"),
+    ("goes_well", lambda *module: module[0] != "ipykernel", True, "network"),
     ("json.dump", fails(errno.ENOSPC), True, "No space left on device: '/a/path': see that"),
     ("os.remove", fails(errno.EROFS), True, "Read-only file system: '/a/path': see that"),
 ]
@@ -152,17 +154,10 @@ def test_half_a_stamp_does_not_count(clone, half):
     assert clone.is_ready() and len(clone.builds) == 2
 
 
-@pytest.mark.parametrize("broken_step", [0, 1, 2, 3])
+@pytest.mark.parametrize("broken_step", range(5))
 def test_an_interrupted_set_up_leaves_no_stamp(clone, monkeypatch, capsys, broken_step):
-    def run(*module):
-        clone.runs.append(module)
-        if len(clone.runs) > broken_step:
-            raise KeyboardInterrupt
-        return True
-
     clone.main()
-    clone.runs.clear()
-    monkeypatch.setattr(clone, "run", run)
+    clone.goes_well = Mock(side_effect=[True] * broken_step + [KeyboardInterrupt])
     monkeypatch.setenv("EXTRA", "gpu")
     with pytest.raises(SystemExit, match="130"):
         clone.main()
@@ -171,14 +166,9 @@ def test_an_interrupted_set_up_leaves_no_stamp(clone, monkeypatch, capsys, broke
     assert not clone.is_ready()
 
 
-def test_two_at_once_set_up_once(clone, monkeypatch):
+def test_two_at_once_set_up_once(clone):
     begun, go_on = threading.Event(), threading.Event()
-
-    def run(*module):
-        begun.set()
-        return go_on.wait(60)
-
-    monkeypatch.setattr(clone, "run", run)
+    clone.goes_well = lambda *module: begun.set() or go_on.wait(60)
     first, second = (threading.Thread(target=clone.main) for _ in range(2))
     first.start()
     assert begun.wait(60)
@@ -189,6 +179,24 @@ def test_two_at_once_set_up_once(clone, monkeypatch):
     first.join(60)
     second.join(60)
     assert clone.is_ready() and len(clone.builds) == 1
+
+
+def test_what_a_killed_set_up_has_called_is_waited_for(bootstrap, monkeypatch, tmp_path):
+    monkeypatch.setattr(bootstrap, "ROOT", str(tmp_path))
+    with bootstrap.alone():
+        sleeper = "import time; print(flush=True); time.sleep(60)"
+        orphan = subprocess.Popen(
+            [sys.executable, "-c", sleeper], stdout=subprocess.PIPE, close_fds=False
+        )
+        orphan.stdout.read(1)
+    waiting = threading.Thread(target=lambda: bootstrap.alone().__enter__())
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    orphan.kill()
+    orphan.wait()
+    waiting.join(60)
+    assert not waiting.is_alive()
 
 
 def test_a_colon_in_the_path_is_refused_before_anything_is_made(tmp_path):
@@ -212,7 +220,7 @@ def test_a_colon_in_the_path_is_refused_before_anything_is_made(tmp_path):
 )
 def test_caches_need_a_home_that_is_there(bootstrap, monkeypatch, home, kept):
     calls = []
-    call = lambda command, cwd, env: calls.append(env["HOME"])  # noqa: E731
+    call = Mock(side_effect=lambda *args, env, **kwargs: calls.append(env["HOME"]))
     monkeypatch.setattr(bootstrap.subprocess, "call", call)
     monkeypatch.setattr(bootstrap.os, "access", lambda path, mode: path == "/")
     monkeypatch.setenv("HOME", home)
@@ -331,16 +339,12 @@ def test_a_venv_whose_python_is_gone_is_not_ready(clone):
 # --- How it is made
 
 
-def test_pip_takes_over_where_uv_fails(clone, monkeypatch, capsys):
-    def run(*module):
-        clone.runs.append(module)
-        return module[0] != "uv"
-
-    monkeypatch.setattr(clone, "run", run)
+def test_pip_takes_over_where_uv_fails(clone, capsys):
+    clone.goes_well = lambda *module: module[0] != "uv"
     clone.main()
     tools = [module[0] for module in clone.runs]
-    assert tools == ["pip", "uv", "pip", "pip", "ipykernel"]
-    assert clone.runs[1][3:-2] == clone.runs[2][1:]
+    assert tools == ["venv", "pip", "uv", "pip", "pip", "ipykernel"]
+    assert clone.runs[2][3:-2] == clone.runs[3][1:]
     assert "now pip tries" in capsys.readouterr().out
 
 
@@ -351,7 +355,7 @@ def test_only_the_lock_is_installed(clone, monkeypatch, extra):
     uv = Path(clone.VENV, "uv.txt").read_text()
     lock = Path(clone.ROOT, f"requirements-{extra}.lock").read_text()
     assert uv.startswith("uv==") and uv.count("==") == 1 and uv in lock
-    assert all("--no-deps" in module for module in clone.runs if module[0] != "ipykernel")
+    assert all("--no-deps" in module for module in clone.runs if module[0] in ("pip", "uv"))
     listed = [module for module in clone.runs if "-r" in module]
     assert all("--require-hashes" in module for module in listed)
     assert [module[module.index("-r") + 1] for module in listed] == [
