@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import struct
-import sys
 import threading
 from pathlib import Path
 
@@ -95,8 +94,18 @@ def stripes():
     return iterator
 
 
+@pytest.fixture(scope="session")
+def real_places():
+    """Where this machine has the real data sets, for the tests that want them."""
+    found = {}
+    for source in (FASHION_MNIST, CIFAR10, CIFAR100):
+        with contextlib.suppress(FileNotFoundError):
+            found[source.name] = source.find(offline=True)[0]
+    return found
+
+
 @pytest.fixture
-def bare_machine(tmp_path, monkeypatch):
+def bare_machine(real_places, tmp_path, monkeypatch):
     """A machine with no data, no network and no apt-get; the cache is under `tmp_path`."""
     for name in ("D2LRES_DATA", "D2LRES_OFFLINE"):
         monkeypatch.delenv(name, raising=False)

@@ -18,7 +18,7 @@ LIMIT = 1 << 20  # of an archive, decompressed
 
 def try_idx(path):
     content = path.read_bytes()
-    array = fashion_mnist.read_idx(path)
+    array, _ = fashion_mnist.read_idx(path)
     plain = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
     assert array.dtype == np.uint8 and array.ndim in (1, 3)
     shape = np.array(array.shape, ">u4").tobytes()
@@ -26,18 +26,18 @@ def try_idx(path):
 
 
 def try_cifar10(path):
-    assert cifar.read_records(path, cifar.CIFAR10).tobytes() == path.read_bytes()
+    assert cifar.CIFAR10.read(path)[0].tobytes() == path.read_bytes()
 
 
 def try_cifar100(path):
-    assert cifar.read_records(path, cifar.CIFAR100).tobytes() == path.read_bytes()
+    assert cifar.CIFAR100.read(path)[0].tobytes() == path.read_bytes()
 
 
 def try_archive(path):
     folder = path.with_name("folder")
     folder.mkdir(exist_ok=True)
     try:
-        fetch.unpack(path, ["set/a.bin"], folder, LIMIT)
+        archive.unpack(path, ["set/a.bin"], folder, LIMIT)
         (only,) = folder.iterdir()
         assert only.name == "a.bin" and only.stat().st_size <= LIMIT
     finally:
@@ -97,7 +97,8 @@ if __name__ == "__main__":
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
     with atheris.instrument_imports(include=["d2lres", "gzip", "tarfile"]):
-        from d2lres import cifar, fashion_mnist, fetch
+        from d2lres.data import cifar, fashion_mnist
+        from d2lres.files import archive
 
     target = sys.argv.pop(1)
     for number, seed in enumerate(seeds(target)):
@@ -105,4 +106,5 @@ if __name__ == "__main__":
     atheris.Setup(sys.argv, lambda content: try_one(target, content) and None)
     atheris.Fuzz()
 else:
-    from d2lres import cifar, fashion_mnist, fetch
+    from d2lres.data import cifar, fashion_mnist
+    from d2lres.files import archive

@@ -3,7 +3,7 @@
     python tools/make_sample.py FOLDER
 
 FOLDER holds the four official files. The same files come out each time, byte for byte; the lines
-printed belong into ``SAMPLE`` of ``d2lres/fashion_mnist.py``.
+printed belong into ``SAMPLE`` of ``d2lres/data/fashion_mnist.py``.
 """
 
 import argparse
@@ -13,12 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from d2lres import fashion_mnist
-from d2lres.data import first_of_each_class
-from d2lres.fashion_mnist import OFFICIAL
-from d2lres.fetch import Place
-
-SAMPLE = Path(fashion_mnist.__file__).with_name("sample")
+from d2lres.data.batches import first_of_each_class
+from d2lres.data.fashion_mnist import FASHION_MNIST, OFFICIAL, read_idx
+from d2lres.files.sources import Place
 
 
 def write_idx(path: Path, array: np.ndarray) -> str:
@@ -30,13 +27,13 @@ def write_idx(path: Path, array: np.ndarray) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def make_sample(source: Path, target: Path = SAMPLE) -> dict:
+def make_sample(folder: Path, target: Path = FASHION_MNIST.sample.folder) -> dict:
     """Write the sample's four files; return the shape and SHA-256 of each."""
     target.mkdir(parents=True, exist_ok=True)
-    place = Place(source, "", "The sample is made from the official files.", OFFICIAL)
-    arrays, _ = fashion_mnist._read(place)
     contents, names = {}, iter(OFFICIAL)
-    for (images, labels), num in zip(arrays, (6000, 1000), strict=True):
+    paths = FASHION_MNIST.all_paths(Place(folder, "", "The sample is made from all of them."))
+    arrays = [read_idx(paths[name], OFFICIAL[name])[0] for name in OFFICIAL]
+    for images, labels, num in zip(arrays[::2], arrays[1::2], (6000, 1000), strict=True):
         chosen = first_of_each_class(labels, num)
         for array in (images[chosen], labels[chosen]):
             name = next(names)

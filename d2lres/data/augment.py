@@ -1,11 +1,12 @@
 """Augmentation: every epoch sees the training images a little changed, at random.
 
 An augmentation is any callable ``augment(images, rng)`` that returns new images and leaves those
-it was given alone; it works on a whole batch at once. Importing this module does not import MXNet.
+it was given alone; it works on a whole batch at once. A parameter that does not fit is refused
+with a ValueError. Importing this module does not import MXNet.
 
-What is random, and with it which pixel goes where, is decided by NumPy on the host; the pixels
-themselves are moved and mixed by methods that the arrays of NumPy and of MXNet share. So images of
-MXNet stay on their device, and the same seed does the same to both.
+What is random, and with it which pixel goes where, is decided by NumPy on the host; the pixels are
+moved and mixed by methods that the arrays of NumPy and of MXNet share. So images of MXNet stay on
+their device, and the same seed does the same to both.
 """
 
 from __future__ import annotations
@@ -50,8 +51,7 @@ class Augmentation:
         Returns
         -------
         numpy.ndarray or mxnet.np.ndarray
-            Of the same kind, on the same device and of the same dtype; of the same shape too, but
-            for a crop that was given a size.
+            Of the same kind, device, dtype and, but for a crop that was given a size, shape.
 
         Raises
         ------
@@ -98,14 +98,9 @@ class RandomCrop(Augmentation):
     Parameters
     ----------
     padding : int
-        Pixels added at each of the four sides.
+        Pixels added at each of the four sides, 0 or more.
     size : int or (int, int), optional
         Side, or height and width, of what is cut out. By default the size of the image.
-
-    Raises
-    ------
-    ValueError
-        If one of them is not a whole number, or `padding` below 0, or `size` below 1.
 
     References
     ----------
@@ -136,11 +131,7 @@ class RandomFlip(Augmentation):
     Parameters
     ----------
     p : float, default 0.5
-
-    Raises
-    ------
-    ValueError
-        If `p` is not a number from 0 to 1.
+        From 0 to 1.
 
     References
     ----------
@@ -169,11 +160,6 @@ class RandomRotation(Augmentation):
     ----------
     degrees : float or (float, float)
         The angle is drawn from ``[-degrees, degrees]`` or between the two, counterclockwise.
-
-    Raises
-    ------
-    ValueError
-        If `degrees` is below 0, or no number and no ascending pair of numbers.
 
     References
     ----------
@@ -205,15 +191,9 @@ class RandomResizedCrop(Augmentation):
     size : int or (int, int)
         Side, or height and width, of the new images.
     scale : (float, float), default (0.08, 1)
-        Between which shares of the image the area lies.
+        The least and the largest share of the image's area, above 0 and at most 1.
     ratio : (float, float), default (3 / 4, 4 / 3)
-        Between which limits the width over the height lies: its logarithm is uniform.
-
-    Raises
-    ------
-    ValueError
-        If `size` is not a whole number of at least 1, `scale` not an ascending pair of numbers
-        above 0 and at most 1, or `ratio` not an ascending pair of numbers above 0.
+        The least and the largest width over height, above 0: its logarithm is uniform.
 
     References
     ----------
@@ -269,13 +249,8 @@ class ColorJitter(Augmentation):
     Parameters
     ----------
     brightness, contrast, saturation : float, default 0
-        The saturation of images with one channel stays as it is.
-
-    Raises
-    ------
-    ValueError
-        If one of them is not a number of at least 0, or, when it is called, if the images have
-        neither one channel (grey) nor three (red, green, blue).
+        0 or more. The images are grey (1 channel), which have no saturation, or red, green and
+        blue (3).
 
     References
     ----------
@@ -319,14 +294,9 @@ class Cutout(Augmentation):
     Parameters
     ----------
     size : int
-        Side of the square in pixels.
+        Side of the square in pixels, 1 or more.
     fill : int or float, optional
         What its pixels become, by default 0. For uint8 images a whole number from 0 to 255.
-
-    Raises
-    ------
-    ValueError
-        If `size` is not a whole number of at least 1, or `fill` not a number.
 
     References
     ----------
@@ -366,11 +336,7 @@ class Compose(Augmentation):
     ----------
     augmentations : list of callable
         Each of the form ``augment(images, rng)``. None at all leave the images as they are.
-
-    Raises
-    ------
-    TypeError
-        If it is not a list, or holds a class or something that cannot be called.
+        Something else is a TypeError.
     """
 
     def __init__(self, augmentations):
@@ -402,13 +368,8 @@ class MixUp(Augmentation):
     Parameters
     ----------
     alpha : float
-        The weight ``lam`` of each pair is drawn from the distribution Beta(alpha, alpha): 1 makes
-        all weights as likely, less leaves most images nearly alone.
-
-    Raises
-    ------
-    ValueError
-        If `alpha` is not a number above 0.
+        Above 0. The weight ``lam`` of each pair is drawn from the distribution Beta(alpha, alpha):
+        1 makes all weights as likely, less leaves most images nearly alone.
 
     References
     ----------
@@ -428,11 +389,10 @@ class MixUp(Augmentation):
 
         Parameters
         ----------
-        X : numpy.ndarray or mxnet.np.ndarray
-            uint8 or float32 of shape (n, channels, height, width). It stays as it is.
+        X, rng
+            As the images and the generator of any augmentation.
         y : numpy.ndarray or mxnet.np.ndarray
             Integers of shape (n,), from 0 to ``num_classes - 1``.
-        rng : numpy.random.Generator
         num_classes : int
 
         Returns
@@ -444,10 +404,8 @@ class MixUp(Augmentation):
 
         Raises
         ------
-        TypeError
-            If `X` or `rng` is something else, or the labels are left out.
-        ValueError
-            If `X` has another shape, or the labels do not fit it or `num_classes`.
+        TypeError, ValueError
+            As any augmentation; also if the labels are left out, or do not fit.
         """
         if isinstance(y, np.random.Generator):
             raise TypeError(

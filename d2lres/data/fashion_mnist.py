@@ -132,29 +132,28 @@ def text_labels(indices: Iterable[int]) -> list[str]:
     return [FASHION_MNIST_LABELS[int(i)] for i in indices]
 
 
-def read_idx(path: str | os.PathLike) -> np.ndarray:
+def read_idx(path: Path, wanted: tuple | None = None) -> tuple[np.ndarray, tuple]:
     """Read an IDX file of images or labels, compressed with gzip or not.
 
     Parameters
     ----------
-    path : str or path-like
+    path : pathlib.Path
         If its name contains ``idx3`` or ``idx1``, only images or only labels will do.
+    wanted : (shape, digest), optional
+        What `content` must be.
 
     Returns
     -------
-    numpy.ndarray
+    array : numpy.ndarray
         uint8 of shape (n, height, width) or (n,).
+    content : (shape, digest)
+        Its shape, and the SHA-256 of the file before compression.
 
     Raises
     ------
     ValueError
         If the content is damaged, incomplete, or something else; if a label is not from 0 to 9.
     """
-    return _read_idx(Path(path))[0]
-
-
-def _read_idx(path, wanted=None):
-    """Return the array in a file, and its shape and SHA-256; if given, these must be `wanted`."""
     wanted_shape, wanted_digest = wanted or (None, None)
     with open(path, "rb") as raw:
         start = raw.peek(64)
@@ -207,11 +206,9 @@ def _read_at_most(stream, limit):
 def _split(arrays, paths):
     """Return ((training images, labels), (test images, labels))."""
     for i in (0, 2):
-        images, labels = arrays[i : i + 2]
-        expect(images.shape[1:] == (28, 28), paths[i], "images of 28x28", images.shape)
-        expect(
-            len(labels) == len(images), paths[i + 1], f"{len(images):,} labels", f"{len(labels):,}"
-        )
+        (n, *size), labels = arrays[i].shape, arrays[i + 1]
+        expect(size == [28, 28], paths[i], "images of 28x28", "x".join(map(str, size)))
+        expect(len(labels) == n, paths[i + 1], f"{n:,} labels", f"{len(labels):,}")
     return [(arrays[0][:, None], arrays[1]), (arrays[2][:, None], arrays[3])]
 
 
@@ -249,7 +246,7 @@ FASHION_MNIST = Source(
     name="Fashion-MNIST",
     folder="fashion-mnist",
     files=OFFICIAL,
-    read=_read_idx,
+    read=read_idx,
     split=_split,
     mirrors=MIRRORS,
     ways={"downloaded": download_files, "fetched with apt-get": _unpack_debian},

@@ -81,7 +81,7 @@ def load_image_folder(
         if skipped:
             print(f"left out {len(skipped):,} that cannot be read: {_listed(skipped)}")
         where = f"of {len(class_names)} classes ({_listed(class_names)}) from {path}"
-        return Loaded(path, _split([images for images, _ in read], test_share, seed), where, False)
+        return Loaded(_split([images for images, _ in read], test_share, seed), where)
 
     options = {"num_train": num_train, "num_test": num_test, "num_valid": None}
     options |= {"augment": augment, "normalize": normalize, "seed": seed}

@@ -34,12 +34,12 @@ class Place(NamedTuple):
     ours: bool = False  # a bad file may be removed
 
     @contextlib.contextmanager
-    def mending(self, path: Path) -> Iterator[None]:
-        """Add the cure to an error in the file; remove it if it is ours, to be fetched anew."""
+    def mending(self, path: Path | None = None) -> Iterator[None]:
+        """Add the cure to an error in the files; remove the one at fault if it is ours."""
         try:
             yield
         except ValueError as error:
-            if self.ours:
+            if self.ours and path:
                 path.unlink()
             raise ValueError(f"{error} {self.cure}") from None
 
@@ -56,10 +56,9 @@ class Archive(NamedTuple):
 class Loaded(NamedTuple):
     """A data set in memory."""
 
-    folder: Path
     sets: list  # (images, labels) to train with, and to test with
     where: str  # where they came from, in words
-    is_sample: bool
+    is_sample: bool = False
 
 
 @dataclasses.dataclass
@@ -119,17 +118,16 @@ class Source:
             If one is damaged: what was expected, what came and what to do.
         """
         place, note = self.find(only)
-        arrays, paths, official = [], self.all_paths(place), True
+        paths, arrays, official = self.all_paths(place), [], True
         for name, path in paths.items():
             with place.mending(path):
-                array, found = self.read(path, place.contents.get(name))
+                array, content = self.read(path, place.contents.get(name))
             arrays.append(array)
-            official &= found == self.files[name]
-        with place._replace(ours=False).mending(place.folder):
+            official &= content == self.files[name]
+        with place.mending():
             sets = self.split(arrays, [*paths.values()])
         own = "" if official or place is self.sample else "not the official files"
-        where = _with_notes(place.name, own, note)
-        return Loaded(self._found(place.folder)[0], sets, where, place is self.sample)
+        return Loaded(sets, _with_notes(place.name, own, note), place is self.sample)
 
     def fetch(self, only: Path | None = None) -> Loaded:
         """Do as ``load``, and try again what failed before in this process."""
@@ -144,16 +142,15 @@ class Source:
         """
         given, note = None if only else _given_place(), ""
         if given:
-            if self._found(given.folder)[1]:
+            if self._paths(given.folder):
                 return given, ""
             note = "$D2LRES_DATA holds no such files"
         where = only or "the user cache"
-        contents = {} if self.archive else self.files  # an archive was verified as a whole
-        cache = Place(only or cache_folder(), f"from {where}", REMOVED, contents, ours=True)
+        cache = Place(only or cache_folder(), f"from {where}", REMOVED, self.files, ours=True)
         for place in (cache, *(() if only else self.places)):
             if not self.missing(place.folder):
                 return place, note
-        way, why_not = self._fill(cache.folder / self.folder, offline)
+        way, why_not = ("", "") if offline else self._fill(cache.folder / self.folder)
         if way:
             return cache._replace(name=f"{way} into {where}"), note
         if self.sample:
@@ -166,8 +163,9 @@ class Source:
 
     def all_paths(self, place: Place) -> dict[str, Path]:
         """Return the path of each file, or say which are missing."""
-        folder, paths = self._found(place.folder)
+        paths = self._paths(place.folder)
         if missing := self.missing(place.folder):
+            folder = next((path.parent for path in paths.values()), place.folder)
             raise FileNotFoundError(
                 f"{folder}: expected {len(self.files)} files of {self.name}, missing "
                 f"{', '.join(missing)}. {place.cure}"
@@ -176,20 +174,18 @@ class Source:
 
     def missing(self, folder: Path) -> list[str]:
         """Return the names of the files that a folder lacks."""
-        paths = self._found(folder)[1]
-        return [name for name in self.files if name not in paths]
+        return [name for name in self.files if name not in self._paths(folder)]
 
-    def _found(self, folder):
-        """Return the folder, or its subfolder, and the path of each of the files it holds."""
-        found = []
-        for base in (folder, folder / self.folder):
-            candidates = [
-                (name, base / f"{name}{end}") for name in self.files for end in self.endings
-            ]
-            found.append((base, {n: path for n, path in candidates if os.path.isfile(path)}))
-        return max(found, key=lambda pair: len(pair[1]))
+    def _paths(self, folder):
+        """Return the path of each of the files that a folder, or its subfolder, holds."""
+        candidates = [(name, f"{name}{end}") for name in self.files for end in self.endings]
+        both = [
+            {name: base / file for name, file in candidates if os.path.isfile(base / file)}
+            for base in (folder, folder / self.folder)
+        ]
+        return max(both, key=len)
 
-    def _fill(self, folder, offline):
+    def _fill(self, folder):
         """Let one way after the other fill the folder, alone among all processes.
 
         Returns
@@ -197,7 +193,7 @@ class Source:
         way, why_not : str
             What was done, and why nothing could be: one of the two is empty.
         """
-        if offline or os.environ.get("D2LRES_OFFLINE", "0") not in ("", "0"):
+        if os.environ.get("D2LRES_OFFLINE", "0") not in ("", "0"):
             return "", "D2LRES_OFFLINE is set"
         if folder in _why_not:
             return "", _why_not[folder]
@@ -217,7 +213,7 @@ class Source:
 
     def without_good(self, folder: Path) -> Iterator[str]:
         """Yield the names of the files still to be fetched, after removing bad ones."""
-        paths = self._found(folder)[1]
+        paths = self._paths(folder)
         for name, content in self.files.items():
             try:
                 self.read(paths[name], content)

@@ -8,6 +8,7 @@ import pytest
 
 from d2lres.data import batches as data
 from d2lres.data.augment import Compose, RandomCrop, RandomFlip
+from d2lres.files.sources import Loaded
 
 
 @pytest.fixture
@@ -203,7 +204,7 @@ def test_copies_to_mxnet(dtype):
     mx = pytest.importorskip("mxnet")
     for cut in (np.copy, lambda array: array[::2], np.transpose):
         source = cut(np.random.default_rng(0).integers(0, 256, (4, 3, 5)).astype(dtype))
-        copy = data._to_mxnet(source)
+        copy = data.to_mxnet(source)
         assert isinstance(copy, mx.np.ndarray) and copy.dtype == dtype and copy.ctx == mx.cpu()
         expected = source.copy()
         assert np.array_equal(copy.asnumpy(), expected)
@@ -256,3 +257,99 @@ def test_first_of_each_class():
     assert data.first_of_each_class(labels, 3).tolist() == [0, 3, 5]
     assert data.first_of_each_class(labels, 5).tolist() == [0, 1, 3, 4, 5]
     assert data.first_of_each_class(labels, 99).tolist() == list(range(7))
+
+
+# the iterators of a loader
+
+
+@pytest.fixture
+def load():
+    """A loader of 600 + 100 images of ten classes, of which no two are the same."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (700, 1, 8, 8)).astype(np.uint8)
+    sets = [(images[:600], rng.permutation(600) % 10), (images[600:], rng.permutation(100) % 10)]
+    nothing = dict.fromkeys(["num_train", "num_test", "num_valid", "augment"])
+
+    def load(batch_size=8, **options):
+        options = nothing | {"seed": 0} | options
+        return data.two_iterators("Toy", lambda: Loaded(sets, "from here"), batch_size, **options)
+
+    return load
+
+
+def contents(data_iter):
+    return {image.tobytes(): y for image, y in zip(data_iter.images, data_iter.labels, strict=True)}
+
+
+def test_parts_are_the_first_of_each_class(load):
+    whole, few, fewer = (load(num_train=num, num_test=num) for num in (None, 100, 50))
+    for all_of, more, less in zip(whole, few, fewer, strict=True):
+        assert contents(less).items() < contents(more).items() <= contents(all_of).items()
+        assert np.bincount(more.labels).tolist() == [10] * 10
+        assert more.images[0].tobytes() == all_of.images[0].tobytes()
+    assert few[0].source == "Toy: 100 of 600 training and 100 test images from here"
+
+
+def test_validation_images_are_training_images(load, capsys):
+    train_iter, test_iter = load()
+    capsys.readouterr()
+    smaller, valid_iter = load(num_valid=100, seed=3)
+    line = "500 training and 100 validation images, of the 600 for training, from here"
+    assert capsys.readouterr().out == f"Toy: {line}\n"
+    assert valid_iter.source == smaller.source == f"Toy: {line}"
+    assert contents(smaller) | contents(valid_iter) == contents(train_iter)
+    assert len(contents(smaller)) == 500 and not contents(valid_iter).keys() & contents(test_iter)
+    assert smaller.shuffle and not valid_iter.shuffle
+
+
+def test_validation_images_are_fixed_and_balanced(load):
+    train_iter, valid_iter = load(num_valid=100)
+    assert np.bincount(valid_iter.labels).tolist() == [10] * 10
+    for options in ({"seed": 9}, {"num_train": 50}, {"batch_size": 3}):
+        assert np.array_equal(load(num_valid=100, **options)[1].images, valid_iter.images)
+    few = load(num_valid=100, num_train=50)[0]  # the same ones with and without
+    assert np.array_equal(few.images, load(num_train=50)[0].images)
+    assert "50 of 500 training and 100 validation images, of the 600 for" in few.source
+    everything, last = load()[0], load(num_valid=10)[1]
+    for image, label in zip(last.images, last.labels, strict=True):
+        at = np.flatnonzero(everything.labels == label)[-1]
+        assert np.array_equal(everything.images[at], image)
+
+
+@pytest.mark.parametrize("num_valid", [600, 60_000])
+def test_too_many_validation_images(load, num_valid):
+    words = f"some of the 600 training images .* {num_valid:,} does not: try num_valid=60"
+    with pytest.raises(ValueError, match=words):
+        load(num_valid=num_valid)
+    assert load(num_valid=599)[0].num_examples == 1
+
+
+def test_only_training_images_are_augmented(load):
+    for options in ({"num_test": 50}, {"num_valid": 50}):
+        options |= {"num_train": 64, "seed": 2, "batch_size": 64}
+        plain, flipped = load(**options), load(**options, augment=RandomFlip(1))
+        assert flipped[1].augment is None
+        (X, valid_X), (flipped_X, same_X) = (
+            [next(iter(data_iter))[0].asnumpy() for data_iter in pair] for pair in (plain, flipped)
+        )
+        assert np.array_equal(flipped_X, X[:, :, :, ::-1])
+        assert np.array_equal(same_X, valid_X)
+
+
+WHOLE = "must be a whole number of at least"
+
+
+@pytest.mark.parametrize(
+    "words, values",
+    [
+        (f"batch_size {WHOLE} 1", [{"batch_size": n} for n in (0, -1, 2.5, "8", None, True, [8])]),
+        ("resize must be", [{"resize": n} for n in (0, -96, 96.0, "96", (96,), (96, 0), True)]),
+        ("resize must be", [{"resize": (1, 96, 96)}]),
+        (WHOLE, [{"num_train": 0}, {"num_test": 1.5}, {"seed": -1}, {"num_valid": 0}]),
+        ("num_test and num_valid exclude each other", [{"num_test": 10, "num_valid": 10}]),
+    ],
+)
+def test_bad_options(load, words, values):
+    for options in values:
+        with pytest.raises(ValueError, match=words):
+            load(**options)
