@@ -5,26 +5,37 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
 
 __all__ = [
+    "as_numpy",
+    "batches",
+    "callable_like",
     "checked",
     "device_of",
     "height_width",
     "images",
     "labels",
     "learning_rate",
-    "one_each",
-    "pairs",
+    "losses",
+    "one_device",
+    "optimizer_params",
+    "plain",
+    "repeatable",
+    "scores",
     "something_to_train",
     "whole",
+    "whole_numbers",
 ]
 
 
 def checked(check: Callable, method: str | None = None) -> Callable:
     """Call ``check`` with the arguments of a function, or of a method of a class, before it.
 
-    A decorator, because what it decorates stands word for word in the lessons.
+    Arguments that it returns take the place of those it was given. A decorator, because what it
+    decorates stands word for word in the lessons.
     """
 
     def decorate(taught):
@@ -32,8 +43,8 @@ def checked(check: Callable, method: str | None = None) -> Callable:
 
         @functools.wraps(function)
         def checked_function(*args, **kwargs):
-            check(*args, **kwargs)
-            return function(*args, **kwargs)
+            better = check(*args, **kwargs)
+            return function(*args, **kwargs) if better is None else function(*better)
 
         if not method:
             return checked_function
@@ -67,58 +78,211 @@ def height_width(name: str, value) -> tuple[int, int] | None:
     return tuple(whole(name, side) for side in pair)
 
 
-def learning_rate(lr, scheduler=None) -> None:
-    """Check that a step goes downhill, and that a scheduler begins with it."""
-    if not (math.isfinite(lr) and lr > 0):
+def whole_numbers(*names: str | None) -> Callable:
+    """Return a check of the arguments in these places; None may be anything, and strides a pair."""
+
+    def check(*args, **kwargs):
+        for name, value in (dict(zip(names, args)) | kwargs).items():
+            if name in names and name:
+                (height_width if name == "strides" else whole)(name, value)
+
+    return check
+
+
+def learning_rate(lr, scheduler=None) -> float:
+    """Return a learning rate that goes downhill, and that a scheduler begins with."""
+    try:
+        number = float(lr)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
         raise ValueError(
             f"the learning rate must be a positive number, got lr={lr}: with a negative one each "
             "step would go uphill. Try lr=0.05."
         )
+    if scheduler is None:
+        return number
+    callable_like("mx.lr_scheduler.CosineScheduler(num_steps, lr)", "scheduler", scheduler)
+    if not hasattr(scheduler, "base_lr"):  # as those that the book defines itself
+        raise TypeError(
+            f"the scheduler has no base_lr: derive {type(scheduler).__name__} from "
+            "mx.lr_scheduler.LRScheduler, and call super().__init__(base_lr=lr) in its __init__"
+        )
     # MXNet would go by the scheduler, or let both disagree, depending on its kind
-    if scheduler and not math.isclose(scheduler.base_lr, lr):
+    if not math.isclose(scheduler.base_lr, number):
         raise ValueError(
             f"the scheduler is at the learning rate {scheduler.base_lr:.3g}, but lr={lr}. Make a "
             f"new one with base_lr={lr}; one that has been used stays where it ended."
         )
+    return number
+
+
+def callable_like(example: str, name: str, value) -> None:
+    """Check that an argument can be called, and is not just the class of what was meant."""
+    if isinstance(value, type) or not callable(value):
+        raise TypeError(f"{name} must be one like {example}, not {value!r}")
+
+
+def one_device(device):
+    """Return a device of MXNet's, or None for none; a list of one is taken for that one."""
+    import mxnet as mx
+
+    if isinstance(device, (list, tuple)) and len(device) == 1:
+        (device,) = device
+    if device is None:
+        return None
+    if not isinstance(device, mx.Context):
+        raise TypeError(f"device must be one like try_gpu(), mx.gpu(0) or mx.cpu(), not {device!r}")
+    if device.device_type == "gpu" and device.device_id >= mx.context.num_gpus():
+        raise ValueError(f"there is no {device} that MXNet sees: try_gpu() takes the CPU then")
+    return device
+
+
+def repeatable(data_iter, name: str) -> None:
+    """Check that batches are counted, and can be gone through again in every epoch."""
+    if not hasattr(data_iter, "__len__") or hasattr(data_iter, "__next__"):
+        hint = f": try list({name})" if isinstance(data_iter, Iterable) else ""
+        raise TypeError(
+            f"{name} must have a length and give its batches (X, y) again in every epoch, as a "
+            f"loader or a list does, not {type(data_iter).__name__}{hint}"
+        )
+
+
+def plain(value):
+    """Return numbers of NumPy and MXNet, also those in lists and dictionaries, as Python's."""
+    if isinstance(value, dict):
+        return {key: plain(of_key) for key, of_key in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value))
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
+def optimizer_params(optimizer, params) -> dict:
+    """Return what an optimizer takes besides the learning rate, as plain numbers."""
+    if not isinstance(optimizer, str) or not isinstance(params, (dict, type(None))):
+        raise TypeError(
+            'optimizer must be a name like "adam", and optimizer_params a dict like {"wd": 1e-4}, '
+            f"not {optimizer!r} and {params!r}"
+        )
+    for name, instead in {"learning_rate": "lr", "lr_scheduler": "scheduler"}.items():
+        if name in (params or {}):
+            raise ValueError(
+                f"optimizer_params holds {name!r}, which train takes by another name: write "
+                f"{instead}=..., which the record of the run holds, too"
+            )
+    return plain(params or {})
 
 
 # --- images, labels and scores
 
 
-def images(X, function: str) -> None:
-    """Check that X is a batch of images."""
-    if X.ndim != 4 or not len(X):
+def as_numpy(array) -> np.ndarray:
+    """Return NumPy's array of a list or an array; NumPy would take MXNet's apart by elements."""
+    if isinstance(array, (list, tuple)):
+        array = [as_numpy(part) if hasattr(part, "asnumpy") else part for part in array]
+    return array.asnumpy() if hasattr(array, "asnumpy") else np.asarray(array)
+
+
+def images(X, whose: str, ndim: int | None = 4):
+    """Return a batch of images, of NumPy or MXNet and of whatever floats, as MXNet's float32."""
+    import mxnet as mx
+
+    X = X.as_np_ndarray() if isinstance(X, mx.nd.NDArray) else as_numpy(X)
+    if ndim not in (None, X.ndim) or not (X.ndim and X.size):
         raise ValueError(
-            f"{function} expects a batch of images (batch, channels, height, width), got "
+            f"{whose}: expected a batch of images (batch, channels, height, width), but got "
             f"{X.shape}; for a single image X write X[None]"
         )
-
-
-def one_each(X, y, what: str = "label") -> None:
-    """Check that there is one label, or class, for each image."""
-    if y.shape != (len(X),):
+    dtype = np.dtype(X.dtype)
+    if dtype.kind != "f":
         raise ValueError(
-            f"expected one {what} for each of the {len(X)} images, y of shape ({len(X)},), but got "
-            f"shape {y.shape}"
+            f"{whose}: expected images in float32, but got {dtype}. If the network learned from "
+            "pixels between 0 and 1, as the loaders give them, write X.astype('float32') / 255"
         )
+    if isinstance(X, np.ndarray):
+        return mx.np.array(X, dtype="float32")
+    return X.astype("float32", copy=False)
 
 
-def pairs(first, second, name: str) -> None:
-    """Check that there are as many of one as of the other."""
-    if len(first) != len(second):
-        raise ValueError(f"expected {len(first)} {name}, one for each image, but got {len(second)}")
+def labels(
+    y, num_images: int | None, num_classes: int | None = None, name: str = "labels"
+) -> np.ndarray:
+    """Return labels as NumPy's int32: one for each image, from 0 to ``num_classes - 1``.
 
-
-def labels(y, num_classes: int, name: str = "labels") -> None:
-    """Check that labels are those of so many classes; MXNet's loss would silently clip others."""
+    MXNet's loss would silently clip others, NumPy would take -1 for the last class.
+    """
+    y = as_numpy(y)
+    if y.ndim != 1 or num_images not in (None, len(y)):
+        n, hint = "n" if num_images is None else num_images, ""
+        if y.ndim == 2:
+            hint = "y[:, 0]" if y.shape[1] == 1 else "y.argmax(axis=1), if they are one-hot"
+        raise ValueError(
+            f"expected {name}, one for each of the {n} images, of shape ({n},), but got shape "
+            f"{y.shape}{hint and '; write '}{hint}"
+        )
     if not len(y):
-        return
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= num_classes:
+        return y.astype(np.int32)
+    wrong = np.ones(len(y), bool)
+    if y.dtype.kind in "biuf":
+        with np.errstate(invalid="ignore"):
+            numbers = y.astype(np.int32)
+        wrong = numbers != y
+    if wrong.any():
+        raise ValueError(f"{name} are the whole numbers of classes, but one is {y[wrong][0]}")
+    low, high = numbers.min(), numbers.max()
+    if num_classes is not None and (low < 0 or high >= num_classes):
         raise ValueError(
             f"{name} go from {low} to {high}, but there are {num_classes} classes, for the labels "
             f"0 to {num_classes - 1}. Build the network with num_classes={high + 1}, or check y."
         )
+    return numbers
+
+
+def batches(data_iter, name: str, num_classes: int | None = None) -> Iterator:
+    """Yield the batches (X, y) of an iterable as MXNet's arrays, in float32 and int32."""
+    import mxnet as mx
+
+    if not isinstance(data_iter, Iterable):
+        raise TypeError(
+            f"{name} must give batches (X, y), as a list or a loader does, not {data_iter}"
+        )
+    for batch in data_iter:
+        if not isinstance(batch, (list, tuple)) or len(batch) != 2:
+            came = (
+                f"{len(batch)} parts" if isinstance(batch, (list, tuple)) else type(batch).__name__
+            )
+            raise TypeError(f"{name}: expected batches (X, y) of images and labels, but got {came}")
+        X, y = images(batch[0], name, ndim=None), batch[1]
+        numbers = labels(y, len(X), num_classes)
+        y = y.as_np_ndarray() if isinstance(y, mx.nd.NDArray) else mx.np.array(numbers)
+        yield X, y.astype("int32", copy=False)
+
+
+def losses(l, num_images: int) -> None:
+    """Check that a loss is one number for each image."""
+    shape = getattr(l, "shape", type(l).__name__)
+    if shape != (num_images,):
+        raise ValueError(
+            f"expected a loss of shape ({num_images},), one number for each image, as those of "
+            f"gluon.loss give, but got {shape}: train itself takes the mean over the images"
+        )
+
+
+def scores(Y, num_images: int | None = None) -> None:
+    """Check that an output is one array, with one score for each class and image."""
+    shape, came = getattr(Y, "shape", None), type(Y).__name__
+    if shape is not None:
+        if len(shape) == 2 and shape[0] and num_images in (None, shape[0]):
+            return
+        came = shape
+    elif isinstance(Y, (list, tuple)):
+        came = f"{len(Y)} outputs"
+    hint = "for a single image write scores[None]"
+    if shape is None or len(shape) != 1:
+        hint = "a network for classes ends in nn.Dense(num_classes)"
+    raise ValueError(
+        f"expected scores of shape (number of images, number of classes), but got {came}; {hint}"
+    )
 
 
 # --- networks

@@ -351,7 +351,7 @@ def layer_stats(net: gluon.HybridBlock, X: np.ndarray, y: np.ndarray) -> list[La
             "layer_stats expects a float32 batch of images of shape (batch, channels, height, "
             f"width), but got {X.dtype} of shape {X.shape}. For a single image X write X[None]."
         )
-    checks.one_each(X, y)
+    checks.labels(y, len(X))
     (symbol, graph), params = _graph(net, X.shape), net.collect_params()
     if any(p._data is None and not p._deferred_init for p in params.values()):
         raise RuntimeError(
@@ -402,7 +402,7 @@ def _run(symbol, responses, params, weights, X, y):
     with autograd.record():
         Y, *outputs = graph(*(arrays[name] for name in symbol.list_inputs()))
         l = gluon.loss.SoftmaxCrossEntropyLoss()(Y, y).mean()
-    checks.labels(y, Y.shape[1])
+    checks.labels(y, len(X), Y.shape[1])
     l.backward()
     return outputs, {name: arrays[name].grad for name in weights}
 
@@ -417,8 +417,7 @@ def _norm(array):
 
 def _one_class_for_each_image(net, X, y):
     checks.images(X, "grad_cam")
-    checks.one_each(X, y, "class")
-    checks.labels(y, net[-1].weight.shape[0])
+    checks.labels(y, len(X), net[-1].weight.shape[0], "classes")
 
 
 @checked(_one_class_for_each_image)

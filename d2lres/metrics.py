@@ -13,7 +13,8 @@ npx.set_np()
 
 
 def count_hits(Y_hat, y):
-    """Count the rows of scores whose largest stands at the label."""
+    """Count the rows of scores whose largest stands at the label, or at the largest share."""
+    y = y.argmax(axis=1) if y.ndim == 2 else y
     return (Y_hat.argmax(axis=1).astype("int32") == y.astype("int32")).sum()
 
 
@@ -40,11 +41,12 @@ def evaluate_accuracy(net: gluon.Block, data_iter, device: mx.Context | None = N
     RuntimeError
         If the network has not been initialised.
     """
-    device = device or checks.device_of(net)
+    device = checks.one_device(device) or checks.device_of(net)
     hits = num_images = 0
-    for X, y in data_iter:
+    for X, y in checks.batches(data_iter, "data_iter"):
         Y_hat = net(X.as_in_ctx(device))
-        checks.labels(y.asnumpy(), Y_hat.shape[1])
+        checks.scores(Y_hat, len(X))
+        checks.labels(y, len(X), Y_hat.shape[1])
         hits += int(count_hits(Y_hat, y.as_in_ctx(device)))
         num_images += len(y)
     if not num_images:
@@ -72,16 +74,19 @@ def predict(net: gluon.Block, X: np.ndarray) -> np.ndarray:
     RuntimeError
         If the network has not been initialised.
     """
-    device = checks.device_of(net)
-    checks.images(X, "predict")
-    batches = (X[i : i + 256].as_in_ctx(device) for i in range(0, len(X), 256))
-    return np.concatenate([net(batch).argmax(axis=1).astype("int32") for batch in batches])
+    device, X = checks.device_of(net), checks.images(X, "predict")
+    y_hat = []
+    for i in range(0, len(X), 256):
+        scores = net(X[i : i + 256].as_in_ctx(device))
+        checks.scores(scores)
+        y_hat.append(scores.argmax(axis=1).astype("int32"))
+    return np.concatenate(y_hat)
 
 
 def _classes(y, y_hat, num_classes):
-    checks.pairs(y, y_hat, "predicted classes")
-    checks.labels(y, num_classes, "the classes in y")  # -1 would count for the last class
-    checks.labels(y_hat, num_classes, "the classes in y_hat")
+    num_classes = checks.whole("num_classes", num_classes)
+    y = checks.labels(y, None, num_classes, "the classes in y")
+    return y, checks.labels(y_hat, len(y), num_classes, "the classes in y_hat"), num_classes
 
 
 @checked(_classes)
@@ -111,17 +116,16 @@ def confusion_matrix(y, y_hat, num_classes):
 
 
 def _scores(scores, y, k):
-    if scores.ndim != 2 or not len(scores):
-        raise ValueError(
-            "expected scores of shape (number of images, number of classes), but got "
-            f"{scores.shape}; for a single image write scores[None]"
-        )
-    checks.pairs(scores, y, "labels")
-    if bool((scores != scores).any()):  # NaN has no place in an order
+    scores = checks.as_numpy(scores)
+    checks.scores(scores)
+    if scores.dtype.kind != "f":
+        scores = scores.astype(float)  # the minus of an unsigned one is no smaller
+    if onp.isnan(scores).any():  # which has no place in an order
         raise ValueError(
             "the scores hold NaN: the network has diverged, or its images hold NaN. Train it again "
             "with a lower learning rate, or look at its images."
         )
+    return scores, checks.labels(y, *scores.shape), k
 
 
 @checked(_scores)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import os
 
 import mxnet as mx
@@ -15,7 +14,7 @@ from .data.augment import MixUp
 from .data.batches import ArrayIter
 from .metrics import count_hits, evaluate_accuracy
 from .runs.history import History, Meter, describe
-from .runs.keeper import Keeper, identity
+from .runs.keeper import Keeper
 from .runs.progress import Progress
 from .runtime.devices import try_gpu
 
@@ -112,55 +111,65 @@ def train(
     Dive into Deep Learning, section 7.6 (``train_ch6``).
     """
     num_epochs, seed = checks.whole("num_epochs", num_epochs), checks.whole("seed", seed, least=0)
-    checks.learning_rate(lr, scheduler)
+    lr, device = checks.learning_rate(lr, scheduler), checks.one_device(device) or try_gpu()
+    options = checks.optimizer_params(optimizer, optimizer_params)
     checks.something_to_train(net)
+    loss = loss or gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not mixup)
+    checks.callable_like("gluon.loss.SoftmaxCrossEntropyLoss()", "loss", loss)
+    if mixup:
+        checks.callable_like("MixUp(0.2)", "mixup", mixup)
     scheduler = copy.deepcopy(scheduler)  # steps change it
-    device = device or try_gpu()
+    if scheduler:
+        vars(scheduler).update(checks.plain(vars(scheduler)))
+
     net.collect_params().reset_ctx(device)
     mx.random.seed(seed)
     if isinstance(train_iter, ArrayIter):
         train_iter.seed, train_iter.epoch = seed, 0
-    fast = compile(net, _first_batch(train_iter).as_in_ctx(device), precision)
-    mix = mixup and functools.partial(mixup, num_classes=fast.num_outputs)
-    loss = loss or gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not mixup)
-    extra = optimizer_params or {}
-    options = {"learning_rate": lr, "lr_scheduler": scheduler, **extra}
-    trainer = gluon.Trainer(net.collect_params(), optimizer, options)
-    recipe = {"optimizer": optimizer, "lr": lr, **extra, "scheduler": type(scheduler).__name__}
+    (X, y), (_, y_test) = _first(train_iter, "train_iter"), _first(test_iter, "test_iter")
+    Y_hat = net(X[:1].as_in_ctx(device))
+    checks.scores(Y_hat, 1)
+    for labels in (y, y_test):
+        checks.labels(labels, len(labels), Y_hat.shape[1])
+    fast = compile(net, X.as_in_ctx(device), precision)
+    rates = {"learning_rate": lr, "lr_scheduler": scheduler}
+    trainer = gluon.Trainer(net.collect_params(), optimizer, rates | options)
+
+    recipe = {"optimizer": optimizer, "lr": lr, **options, "scheduler": type(scheduler).__name__}
     recipe |= {"precision": fast.precision, "loss": type(loss).__name__, "seed": seed}
     recipe |= {"mixup": repr(mixup)} if mixup else {}
     facts = {"num_epochs": num_epochs, "device": str(device)} | describe(train_iter)
     history, meter = History(run=recipe | facts), Meter()
     keeper = Keeper(fast, trainer, history, meter, train_iter)
     if checkpoint is not None:
-        of_data = identity(fast, train_iter, test_iter, loss, scheduler)
-        keeper.keep_in(checkpoint, recipe | of_data)
-    num_batches = len(train_iter)
-    with keeper, Progress(history, num_epochs, num_batches, keeper.num_done) as progress:
+        keeper.keep_in(checkpoint, recipe, loss, test_iter)
+
+    with keeper, Progress(history, num_epochs, len(train_iter), keeper.num_done) as progress:
         while len(history) < num_epochs:
             for X, y in keeper.batches():
-                checks.labels(y.asnumpy(), fast.num_outputs)
                 X, y = X.as_in_ctx(device), y.as_in_ctx(device)
-                if mix:
-                    X, y = mix(X, y, keeper.rng())
+                if mixup:
+                    X, y = mixup(X, y, keeper.rng(), fast.num_outputs)
                 with autograd.record():
                     Y_hat = fast(X)
                     l = loss(Y_hat, y)
+                checks.losses(l, len(y))
                 l.backward()
                 trainer.step(len(y))
-                hits = count_hits(Y_hat, y.argmax(axis=1) if mix else y)
-                meter.add(l.sum(), hits, len(y))
+                meter.add(l.sum(), count_hits(Y_hat, y), len(y))
                 progress.step(meter.loss, meter.acc)
-                if keeper.is_to_stop():
-                    return history
+            if keeper.is_stopped:
+                break
             history.add(meter, evaluate_accuracy(fast, test_iter, device))
             keeper.next_epoch()
             progress.epoch()
     return history
 
 
-def _first_batch(train_iter):
-    """Return a batch to trace the network with."""
-    for X, _ in train_iter:
-        return X
-    raise ValueError("train_iter gave no batch: there is nothing to train on")
+def _first(data_iter, name):
+    """Return a batch of what can be gone through in every epoch."""
+    checks.repeatable(data_iter, name)
+    for X, y in checks.batches(data_iter, name):
+        return X, y
+    what = {"train_iter": "train on", "test_iter": "evaluate"}[name]
+    raise ValueError(f"{name} gave no batch: there is nothing to {what}")

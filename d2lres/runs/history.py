@@ -72,7 +72,7 @@ class History:
         return path
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "History":
+    def load(cls, path: str | os.PathLike) -> History:
         """Read a history that ``save`` wrote."""
         return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
 

@@ -10,16 +10,18 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import mxnet as mx
 import numpy as onp
 
+from .. import checks
 from ..data.batches import ArrayIter
 from .checkpoint import Checkpoints, digest, numbers_in, restore, state_of
 from .history import History, facts_of
 
-__all__ = ["Keeper", "identity"]
+__all__ = ["Keeper"]
 
 SECONDS_BETWEEN_CHECKPOINTS = 60
 
@@ -37,15 +39,34 @@ class Keeper:
     history : History
     meter : Meter
     train_iter : iterable of (X, y)
+
+    Attributes
+    ----------
+    is_stopped : bool
+        Whether ``batches`` ended early, because the run was told to stop.
     """
 
     def __init__(self, fast, trainer, history, meter, train_iter):
         self.fast, self.trainer, self.history = fast, trainer, history
         self.meter, self.train_iter, self.batch = meter, train_iter, 0
-        self._checkpoints, self._signals, self._is_saved = None, None, True
+        self.is_stopped, self._checkpoints, self._is_saved = False, None, True
 
-    def keep_in(self, folder, identity: dict[str, Any]) -> None:
-        """Save the run in a folder from now on."""
+    def keep_in(self, folder, recipe: dict[str, Any], loss, test_iter) -> None:
+        """Save the run in a folder from now on, and go on from what is there of the same run."""
+        of_data = "num_examples", "image_shape", "batch_size", "shuffle", "augment", "normalize"
+        params = self.fast.net._collect_params_with_prefix().items()
+        params = [(name, float(p.lr_mult), float(p.wd_mult)) for name, p in params]
+        scheduler = self.trainer._optimizer.lr_scheduler
+        identity = {
+            **recipe,
+            **facts_of(self.train_iter, *of_data),
+            "num_batches": len(self.train_iter),
+            "loss": [type(loss).__name__, numbers_in(loss)],
+            "scheduler": [type(scheduler).__name__, numbers_in(scheduler)],
+            "network": digest(json.dumps([params, self.fast.traced.operators])),
+            "data": _digest_of(self.train_iter),
+            "test data": _digest_of(test_iter),
+        }
         self._checkpoints = Checkpoints(folder, identity)
 
     def __enter__(self):
@@ -67,47 +88,47 @@ class Keeper:
         """Batches that were trained on."""
         return len(self.history) * len(self.train_iter) + self.batch
 
-    def batches(self):
-        """Yield the batches of this epoch that are still to come."""
+    def batches(self) -> Iterator:
+        """Yield the batches of this epoch that are still to come; save the run between them."""
         self.meter.start()
         for X, y in self._to_come():
             if self.fast.traced.draws:
-                mx.random.seed(int(self._seeds().generate_state(1)[0] >> 1))
+                mx.random.seed(int(self._seeds(self.batch).generate_state(1)[0] >> 1))
             yield X, y
+            self._check_loss()
+            self.batch += 1
+            if self._checkpoints and self._is_told_to_stop():
+                self.is_stopped = True
+                return
         self.meter.stop()
         self._check_loss()
         if not self.meter.num_images:
             raise ValueError("train_iter gave no batch: there is nothing to train on")
 
     def _to_come(self):
+        batches = checks.batches(self.train_iter, "train_iter", self.fast.num_outputs)
         if isinstance(self.train_iter, ArrayIter):
             self.train_iter.epoch, self.train_iter.batch = len(self.history), self.batch
-            return self.train_iter
-        return itertools.islice(self.train_iter, self.batch, None)
+            return batches
+        return itertools.islice(batches, self.batch, None)
 
     def _seeds(self, *more):
-        """Return where the random numbers of this batch begin, whatever came before it."""
-        return onp.random.SeedSequence(
-            [self.history.run["seed"], len(self.history), self.batch, *more]
-        )
+        """Return where random numbers of this epoch begin, whatever came before it."""
+        return onp.random.SeedSequence([self.history.run["seed"], len(self.history), *more])
 
     def rng(self) -> onp.random.Generator:
         """Return a generator for what is drawn on the host for this batch."""
-        return onp.random.default_rng(self._seeds(1))
+        return onp.random.default_rng(self._seeds(self.batch, 1))
 
-    def is_to_stop(self) -> bool:
-        """Count a batch, save the run if it is time to, and say whether it was told to stop."""
-        self._check_loss()
-        self.batch += 1
-        if not self._checkpoints:
-            return False
+    def _is_told_to_stop(self):
+        """Save the run if it is time to, and say whether it was told to stop."""
         came = self._signals.came
         if came or time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
             self._save()
         if came:
             there = "there" if self._is_saved else "the last checkpoint"
             print(f"stopped in {self._where()}: train again to go on from {there}", flush=True)
-        return bool(came)
+        return came
 
     def next_epoch(self) -> None:
         """Save the run at the end of an epoch."""
@@ -200,21 +221,6 @@ class _Signals:
     def _restore(self):
         for number, handler in self._old.items():
             signal.signal(number, handler)
-
-
-def identity(fast, train_iter, test_iter, loss, scheduler) -> dict[str, Any]:
-    """Return what a run has besides its recipe, so that no other goes on from its checkpoints."""
-    of_data = "num_examples", "image_shape", "batch_size", "shuffle", "augment", "normalize"
-    params = [(n, p.lr_mult, p.wd_mult) for n, p in fast.net._collect_params_with_prefix().items()]
-    return {
-        **facts_of(train_iter, *of_data),
-        "num_batches": len(train_iter),
-        "loss": [type(loss).__name__, numbers_in(loss)],
-        "scheduler": [type(scheduler).__name__, numbers_in(scheduler)],
-        "network": digest(json.dumps([params, fast.traced.operators])),
-        "data": _digest_of(train_iter),
-        "test data": _digest_of(test_iter),
-    }
 
 
 def _digest_of(data_iter):
