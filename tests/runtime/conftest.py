@@ -1,4 +1,4 @@
-"""Interpreters of their own, which have not imported MXNet yet, and a pretended machine."""
+"""Interpreters of their own, which have not imported MXNet yet."""
 
 import json
 import os
@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from pretended import CHOSEN, facts, gpu, linux
 
-CHOSEN = ("OMP_NUM_THREADS", "DNNL_MAX_CPU_ISA")  # as they are once MXNet is imported
+__all__ = ["facts", "fake_mxnet", "gpu", "linux", "python"]
+
 SHOW = "\nimport json\nprint(json.dumps(seen))"
 
 
@@ -30,3 +32,14 @@ def python():
         return json.loads(result.stdout.splitlines()[-1]), result.stderr.strip()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def fake_mxnet(tmp_path_factory):
+    """A folder with a package called mxnet, which needs NumPy as it was and is loaded at once."""
+    folder = tmp_path_factory.mktemp("fake")
+    (folder / "mxnet").mkdir()
+    (folder / "mxnet" / "__init__.py").write_text(
+        "import numpy, os\nnumpy.PZERO\nthreads = os.environ.get('OMP_NUM_THREADS')\n"
+    )
+    return str(folder)

@@ -1,0 +1,3 @@
+from pretended import facts, gpu, linux
+
+__all__ = ["facts", "gpu", "linux"]
