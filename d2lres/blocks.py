@@ -3,7 +3,7 @@
 from mxnet import np, npx
 from mxnet.gluon import nn
 
-from .checks import checked
+from .checks import checked, whole_numbers
 
 __all__ = [
     "BasicBlock",
@@ -19,6 +19,8 @@ __all__ = [
 ]
 
 npx.set_np()
+
+_SIZES = whole_numbers(None, "num_channels", "in_channels", "strides")  # None stands for self
 
 
 def _takes_images(block, X, *_):
@@ -62,6 +64,7 @@ def _check_sum(block, X):
         )
 
 
+@checked(whole_numbers(None, "num_channels", None, "strides"), "__init__")
 @checked(_takes_images, "forward")
 class Residual(nn.HybridBlock):
     """The residual block: two 3x3 convolutions whose result is added to the input.
@@ -86,7 +89,8 @@ class Residual(nn.HybridBlock):
     Raises
     ------
     ValueError
-        If X is not four-dimensional, or cannot be added to the output (see ``use_1x1conv``).
+        If ``num_channels`` or ``strides`` is no whole number of at least 1, X is not
+        four-dimensional, or cannot be added to the output (see ``use_1x1conv``).
     TypeError
         If X is not float32.
     RuntimeError
@@ -147,6 +151,7 @@ class ResidualBase(nn.HybridBlock):
         return self.relu(Y)
 
 
+@checked(_SIZES, "__init__")
 class BasicBlock(ResidualBase):
     """The block of the paper's smaller networks: as ``Residual``, but without biases, which the
     batch normalisation behind each convolution would cancel, and with a choice of shortcuts.
@@ -174,8 +179,8 @@ class BasicBlock(ResidualBase):
     Raises
     ------
     ValueError
-        If ``shortcut`` is none of the above, ``"A"`` cannot make the channels asked for, or X has
-        another shape than the above.
+        If a number is no whole one of at least 1, ``shortcut`` is none of the above, ``"A"`` cannot
+        make the channels asked for, or X has another shape than the above.
     TypeError
         If X is not float32.
     RuntimeError
@@ -198,7 +203,7 @@ class BasicBlock(ResidualBase):
         super().__init__(body, shortcut, residual, **kwargs)
 
 
-def _in_quarters(block, num_channels, *_, **__):
+def _in_quarters(block, num_channels=4, *_, **__):
     if num_channels % 4:
         raise ValueError(
             f"a Bottleneck computes on a quarter of its channels: num_channels is a multiple of 4, "
@@ -206,6 +211,7 @@ def _in_quarters(block, num_channels, *_, **__):
         )
 
 
+@checked(_SIZES, "__init__")
 @checked(_in_quarters, "__init__")
 class Bottleneck(ResidualBase):
     """The block of the paper's larger networks: 1x1, 3x3 and 1x1 convolutions.
@@ -261,6 +267,7 @@ class Bottleneck(ResidualBase):
         super().__init__(body, shortcut, residual)
 
 
+@checked(_SIZES, "__init__")
 class PreActResidual(ResidualBase):
     """The block with batch normalisation and ReLU before each 3x3 convolution, and none behind.
 
@@ -367,6 +374,7 @@ class PadChannels(nn.HybridBlock):
         return F.np.concatenate([X] + [F.np.zeros_like(X)] * (self.times - 1), axis=1)
 
 
+@checked(whole_numbers("num_channels"))
 def resnet_block(num_channels, num_residuals, first_block=False):
     """Stack residual blocks of equal width: one stage of a ResNet.
 
@@ -389,7 +397,7 @@ def resnet_block(num_channels, num_residuals, first_block=False):
     Raises
     ------
     ValueError
-        If ``num_residuals`` is less than 1.
+        If ``num_channels`` or ``num_residuals`` is no whole number of at least 1.
 
     References
     ----------

@@ -60,7 +60,7 @@ def checked(check: Callable, method: str | None = None) -> Callable:
 def whole(name: str, value, least: int = 1) -> int:
     """Return a whole number, of Python or NumPy, of at least ``least``."""
     try:
-        number = operator.index(value)
+        number = operator.index(plain(value))
     except TypeError:
         number = least - 1
     if number < least or isinstance(value, bool):

@@ -11,7 +11,9 @@ from pathlib import Path
 from mxnet import npx
 from mxnet.gluon import nn
 
+from . import checks
 from .blocks import BasicBlock, Bottleneck, PreActResidual, Residual, resnet_block
+from .checks import checked, whole_numbers
 from .interop.weights import load_torch_weights
 
 __all__ = [
@@ -44,6 +46,7 @@ PRETRAINED = Path(__file__).with_name("pretrained") / "narrow_resnet18.safetenso
 PRETRAINED_SHA256 = "4ef283d5e1d01783297a320fe81b5b7abb400cc1286f6f428e5c09e1f8e09fc4"
 
 
+@checked(whole_numbers("num_channels"))
 def stem(num_channels=64):
     """Build what stands before the first stage: a 7x7 convolution and a pooling layer.
 
@@ -76,8 +79,7 @@ def _resnet(depth, num_classes, form="paper", stem="imagenet", width=64, **optio
     """Build a network of the table by what its function was given."""
     if form not in ("paper", "d2l"):
         raise ValueError(f"form is 'paper' or 'd2l', not {form!r}")
-    if stem not in ("imagenet", "cifar"):
-        raise ValueError(f"stem is 'imagenet' or 'cifar', not {stem!r}")
+    num_classes = checks.whole("num_classes", num_classes)
     block, numbers = _SPECIFICATIONS[depth]
     net, in_channels = nn.HybridSequential(), width
     net.add(make_stem(width, stem, use_bias=form == "d2l"))
@@ -93,6 +95,13 @@ def _resnet(depth, num_classes, form="paper", stem="imagenet", width=64, **optio
     return net
 
 
+def _kind_of_stem(num_channels=1, kind="cifar", *_, **__):
+    if kind not in ("imagenet", "cifar"):
+        raise ValueError(f"stem is 'imagenet' or 'cifar', not {kind!r}")
+
+
+@checked(whole_numbers("num_channels"))
+@checked(_kind_of_stem)
 def make_stem(num_channels, kind, use_bias=False):
     """Build what stands before the first stage, for large images or for small ones."""
     if kind == "imagenet":
@@ -106,6 +115,7 @@ def make_stem(num_channels, kind, use_bias=False):
     return blk
 
 
+@checked(whole_numbers(None, "num_channels", "in_channels", "num_residuals", "strides"))
 def make_stage(block, num_channels, in_channels, num_residuals, strides, **options):
     """Stack blocks of one kind, the first of which changes the shape."""
     blk = nn.HybridSequential()
@@ -115,20 +125,20 @@ def make_stage(block, num_channels, in_channels, num_residuals, strides, **optio
     return blk
 
 
-def _of_the_table(build):
-    """Add what the other depths can do to the function that stands word for word in lesson 2."""
+def _in_other_forms(build):
+    """Let the function of lesson 2, word for word, build the other forms of its network as well."""
 
     @functools.wraps(build)
     def resnet18(num_classes=10, *, form="d2l", stem="imagenet"):
         if (form, stem) == ("d2l", "imagenet"):
-            return build(num_classes)
+            return build(checks.whole("num_classes", num_classes))
         return _resnet(18, num_classes, form, stem)
 
     resnet18.__signature__ = inspect.signature(resnet18, follow_wrapped=False)
     return resnet18
 
 
-@_of_the_table
+@_in_other_forms
 def resnet18(num_classes=10):
     """Build the 18-layer residual network.
 
@@ -159,7 +169,8 @@ def resnet18(num_classes=10):
     Raises
     ------
     ValueError
-        If ``form`` or ``stem`` is none of the above.
+        If ``num_classes`` is no whole number of at least 1, or ``form`` or ``stem`` none of the
+        above.
 
     References
     ----------
@@ -182,10 +193,9 @@ def resnet18(num_classes=10):
 def resnet34(
     num_classes: int = 1000, form: str = "paper", stem: str = "imagenet"
 ) -> nn.HybridSequential:
-    """Build the 34-layer residual network: stages of 3, 4, 6 and 3 blocks of two convolutions.
+    """Build the 34-layer residual network: as ``resnet18``, with 3, 4, 6 and 3 blocks.
 
-    Parameters, result and errors are those of ``resnet18``; in the paper's form, with three input
-    channels and 1,000 classes, it has 21,797,672 trainable parameters.
+    The paper's has 21,797,672 trainable parameters.
     """
     return _resnet(34, num_classes, form, stem)
 
@@ -194,8 +204,6 @@ def resnet50(
     num_classes: int = 1000, stem: str = "imagenet", stride_on_1x1: bool = False
 ) -> nn.HybridSequential:
     """Build the 50-layer residual network: stages of 3, 4, 6 and 3 ``Bottleneck`` blocks.
-
-    With three input channels and 1,000 classes it has 25,557,032 trainable parameters.
 
     Parameters
     ----------
@@ -207,12 +215,13 @@ def resnet50(
     Returns
     -------
     mxnet.gluon.nn.HybridSequential
-        See ``resnet18``; always in the paper's form, because the book has no bottlenecks.
+        See ``resnet18``; always in the paper's form, because the book has no bottlenecks. With
+        three input channels and 1,000 classes it has 25,557,032 trainable parameters.
 
     Raises
     ------
     ValueError
-        If ``stem`` is none of those.
+        As for ``resnet18``.
 
     References
     ----------
@@ -226,7 +235,7 @@ def resnet101(
 ) -> nn.HybridSequential:
     """Build the 101-layer residual network: as ``resnet50``, with 3, 4, 23 and 3 blocks.
 
-    With three input channels and 1,000 classes it has 44,549,160 trainable parameters.
+    It has 44,549,160 trainable parameters.
     """
     return _resnet(101, num_classes, stem=stem, stride_on_1x1=stride_on_1x1)
 
@@ -236,7 +245,7 @@ def resnet152(
 ) -> nn.HybridSequential:
     """Build the 152-layer residual network: as ``resnet50``, with 3, 8, 36 and 3 blocks.
 
-    With three input channels and 1,000 classes it has 60,192,808 trainable parameters.
+    It has 60,192,808 trainable parameters.
     """
     return _resnet(152, num_classes, stem=stem, stride_on_1x1=stride_on_1x1)
 
@@ -270,6 +279,7 @@ def narrow_resnet18(num_classes: int = 100, pretrained: bool = False) -> nn.Hybr
     FileNotFoundError
         If it is missing.
     """
+    num_classes = checks.whole("num_classes", num_classes)
     if pretrained and num_classes != 100:
         raise ValueError(
             f"the pre-trained network knows the 100 classes of CIFAR-100, not {num_classes} others:"
@@ -283,6 +293,7 @@ def narrow_resnet18(num_classes: int = 100, pretrained: bool = False) -> nn.Hybr
     return net
 
 
+@checked(whole_numbers("depth", "num_classes"))
 def cifar_resnet(
     depth: int,
     num_classes: int = 10,
@@ -321,7 +332,8 @@ def cifar_resnet(
     Raises
     ------
     ValueError
-        If there is no whole n for this depth, or ``shortcut`` is none of the above.
+        If there is no whole n for this depth, ``num_classes`` is no whole number of at least 1, or
+        ``shortcut`` is none of the above.
 
     References
     ----------
@@ -362,8 +374,16 @@ def small_resnet(widths=(16, 32, 64, 128), num_classes=10):
     mxnet.gluon.nn.HybridSequential
         Takes float32 (batch, channels, height, width), gives float32 (batch, num_classes). Call
         ``initialize`` on it before use.
+
+    Raises
+    ------
+    ValueError
+        If one of the numbers is no whole one of at least 1, or there is no width.
     """
-    first, *others = widths
+    if not len(widths):
+        raise ValueError("widths are the channels of the first convolution and of each block")
+    first, *others = (checks.whole("each of widths", width) for width in widths)
+    num_classes = checks.whole("num_classes", num_classes)
     net = nn.HybridSequential()
     net.add(nn.Conv2D(first, kernel_size=3, padding=1), nn.BatchNorm(), nn.Activation("relu"))
     for num_channels in others:

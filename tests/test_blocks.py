@@ -1,4 +1,5 @@
 import mxnet as mx
+import numpy as onp
 import pytest
 from mxnet import np, npx
 from mxnet.gluon import nn
@@ -103,6 +104,47 @@ def test_weights_are_needed():
 def test_a_stage_has_blocks(num_residuals):
     with pytest.raises(ValueError, match=f"at least one residual block, got {num_residuals}"):
         resnet_block(8, num_residuals)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: Residual(8.0), "num_channels must be a whole number of at least 1, not 8.0"),
+        (lambda: Residual(True), "num_channels .* not True"),
+        (lambda: Residual(8, True, "2"), "strides .* not '2'"),
+        (lambda: Residual(8, strides=0), "strides .* not 0"),
+        (lambda: BasicBlock(8, None), "in_channels .* not None"),
+        (lambda: Bottleneck("8", 4), "num_channels .* not '8'"),
+        (lambda: PreActResidual(8, 4, 2.0), "strides .* not 2.0"),
+        (lambda: resnet_block("8", 2), "num_channels .* not '8'"),
+    ],
+)
+def test_sizes_are_whole_numbers(build, words):
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+def test_what_is_missing_is_said_in_the_name_of_the_block():
+    with pytest.raises(TypeError, match=r"BasicBlock.__init__.* missing.*'in_channels'"):
+        BasicBlock(8)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda two, four: Residual(four, True, strides=two),
+        lambda two, four: Residual(four, True, strides=(two, two)),
+        lambda two, four: Bottleneck(four, four, two),
+        lambda two, four: BasicBlock(four, four, strides=two, shortcut="A"),
+        lambda two, four: resnet_block(four, two),
+    ],
+)
+def test_sizes_may_be_numpys(build):
+    shapes = [
+        initialized(build(kind(2), kind(4)))(np.ones((1, 4, 6, 6))).shape
+        for kind in (int, onp.int64, onp.uint8)
+    ]
+    assert shapes == [(1, 4, 3, 3)] * 3
 
 
 def test_the_error_also_comes_from_within_a_network():

@@ -4,7 +4,16 @@ import pytest
 from mxnet import autograd, gluon, np
 from mxnet.gluon import nn
 
-from d2lres import Bottleneck, PreActResidual, Residual, cifar_resnet, layer_stats, models, summary
+from d2lres import (
+    Bottleneck,
+    PreActResidual,
+    Residual,
+    cifar_resnet,
+    grad_cam,
+    layer_stats,
+    resnet18,
+    summary,
+)
 from d2lres.__main__ import main
 
 # --- multiply-adds
@@ -22,7 +31,7 @@ def test_multiply_adds_of_resnet18():
     first = 48 * 48 * 64 * 1 * 7 * 7
     stages = stage(4, 24, 64, 64) + stage(4, 12, 128, 64) + stage(4, 6, 256, 128)
     forward = first + stages + stage(4, 3, 512, 256) + 512 * 10
-    counts = summary(models.resnet18(), (1, 96, 96))
+    counts = summary(resnet18(), (1, 96, 96))
     assert counts.multiply_adds == forward == pytest.approx(0.319e9, abs=0.0005e9)
     assert counts.training_multiply_adds == 3 * forward - first
 
@@ -44,53 +53,13 @@ def test_groups_and_dense_layers_on_several_rows():
     assert counts == [8 * 4 * 4 * 2 * 9, 8 * 4 * 5 * 4]
 
 
-# times 10^9, as table 1 of the paper prints them
-PAPER = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}
-
-
-@pytest.mark.parametrize(
-    ("depth", "num_params", "multiply_adds", "on_shortcuts"),
-    [
-        (18, 11_689_512, 1_814_073_344, 19_267_584),
-        (34, 21_797_672, 3_663_761_408, 19_267_584),
-        (50, 25_557_032, 3_857_973_248, 359_661_568),
-        (101, 44_549_160, 7_570_194_432, 359_661_568),
-        (152, 60_192_808, 11_282_415_616, 359_661_568),
-    ],
-)
-def test_table_1_of_the_paper(depth, num_params, multiply_adds, on_shortcuts):
-    options = {"form": "paper"} if depth < 50 else {"stride_on_1x1": True}
-    build = getattr(models, f"resnet{depth}")
-    table = summary(build(num_classes=1000, **options), (3, 224, 224))
-    shortcuts = sum(row.multiply_adds for row in table.rows if ".shortcut." in row.name)
-    assert (table.num_params, table.multiply_adds) == (num_params, multiply_adds)
-    assert shortcuts == on_shortcuts
-    count = (multiply_adds - shortcuts * (depth < 50)) / 1e9  # option A has none
-    assert abs(count - PAPER[depth]) < 0.1
-    assert round(count, 1) == PAPER[depth] or depth == 50  # 3.858, of which it prints 3.8
-    if depth >= 50:
-        today = summary(build(), (3, 224, 224), depth=1)
-        assert today.multiply_adds - multiply_adds == 231_211_008
-        assert today.num_params == num_params
-
-
 # --- the table
 
 
-@pytest.mark.parametrize(
-    ("shortcut", "counts"),
-    [
-        ("A", (269_722, 464_154, 658_586, 853_018, 1_727_962)),
-        ("B", (272_474, 466_906, 661_338, 855_770, 1_730_714)),
-    ],
-)
-def test_golden_numbers_of_the_cifar_networks(shortcut, counts):
-    for depth, count in zip((20, 32, 44, 56, 110), counts, strict=True):
-        net = cifar_resnet(depth, shortcut=shortcut)
-        table = summary(net, (3, 32, 32))
-        params = net.collect_params().values()
-        assert table.num_params == count
-        assert all(p._data is None for p in params)  # neither initialised nor run
+def test_a_network_is_traced_and_not_run():
+    net = cifar_resnet(8)
+    summary(net, (3, 32, 32))
+    assert all(p._data is None for p in net.collect_params().values())
 
 
 @pytest.mark.parametrize("preact", [False, True])
@@ -323,3 +292,53 @@ def test_what_layer_stats_cannot_do():
         layer_stats(net, X[0], y[:3])
     with pytest.raises(ValueError, match=r"does not take images of shape \(2, 8, 8\)"):
         layer_stats(net, X[:, :2], y)
+
+
+# --- where a network looks
+
+
+def net_of(weight):
+    """Build a network whose feature maps are its input, on dense weights (classes, channels)."""
+    net = nn.HybridSequential()
+    net.add(nn.Activation("relu"), nn.GlobalAvgPool2D(), nn.Dense(len(weight), use_bias=False))
+    net.initialize(mx.init.Constant(np.array(weight)))
+    return net
+
+
+def test_a_map_is_the_weighted_sum_of_the_channels():
+    weight, X = np.array([[2.0, -1.0], [0.0, 3.0]]), np.random.uniform(size=(2, 2, 4, 5))
+    maps = grad_cam(net_of(weight), X, np.array([0, 1]))
+    # behind a mean over 20 places, the gradient at each of them is the weight divided by 20
+    wanted = onp.stack([2 * X[0, 0] - X[0, 1], 3 * X[1, 1]]).clip(min=0) / 20
+    assert maps.shape == (2, 4, 5)
+    assert onp.allclose(maps.asnumpy(), wanted, rtol=0, atol=1e-6)
+    assert (wanted[0] == 0).any()  # something spoke against class 0
+
+
+def test_it_leaves_the_network_as_it_is():
+    net = nn.HybridSequential()
+    net.add(nn.BatchNorm(in_channels=2), nn.GlobalAvgPool2D(), nn.Dense(2))
+    net.initialize(mx.init.Xavier())
+    X, y = np.random.uniform(size=(3, 2, 4, 4)), np.array([0, 1, 0])
+    before = net(X).asnumpy()
+    grad_cam(net, X, y)
+    assert (net[0].running_mean.data() == 0).all() and (net(X).asnumpy() == before).all()
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        ([0, 9], "from 0 to 9, but there are 2 classes, for the labels 0 to 1.*check y"),
+        ([-1, 0], "from -1 to 0, but"),
+        ([0], r"classes, one for each of the 2 images, of shape \(2,\), but got shape \(1,\)"),
+        ([[0], [1]], r"got shape \(2, 1\)"),
+    ],
+)
+def test_a_class_that_cannot_be_asked_for(y, words):
+    with pytest.raises(ValueError, match=words):
+        grad_cam(net_of(np.ones((2, 2))), np.ones((2, 2, 4, 4)), np.array(y, dtype="int32"))
+
+
+def test_a_single_image_is_no_batch():
+    with pytest.raises(ValueError, match=r"grad_cam: expected a batch of images.*write X\[None\]"):
+        grad_cam(net_of(np.ones((2, 2))), np.ones((2, 4, 4)), np.array([0, 1], dtype="int32"))

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import mxnet as mx
+import numpy as onp
 import pytest
 from mxnet import np
 from mxnet.gluon import nn
@@ -23,8 +24,11 @@ from d2lres import (
     resnet101,
     resnet152,
     save_torch_weights,
+    small_resnet,
     stem,
+    summary,
 )
+from d2lres.models import make_stage, make_stem
 
 
 def shapes_of(net, X):
@@ -161,8 +165,7 @@ def test_golden_numbers_of_the_cifar_networks(shortcut, depth):
         (True, num_before_activation(shortcut, depth)),
     ):
         net = cifar_resnet(depth, shortcut=shortcut, preact=preact)
-        net.infer_shape(np.ones((1, 3, 32, 32)))
-        assert num_trainable(net) == expected
+        assert summary(net, (3, 32, 32)).num_params == expected
 
 
 @pytest.mark.parametrize("preact", [False, True])
@@ -203,12 +206,19 @@ def test_a_depth_that_is_not_6n_plus_2(depth):
 
 # --- the paper's table 1: torchvision has the same numbers of parameters
 
+
+def paper18(**options):
+    return resnet18(1000, form="paper", **options)
+
+
+# block, blocks of each stage, parameters; multiply-adds with the paper's stride, and those of them
+# on shortcuts; and times 10^9, as the paper prints them
 TABLE = {
-    18: (lambda **kw: resnet18(1000, form="paper", **kw), BasicBlock, [2, 2, 2, 2], 11_689_512),
-    34: (resnet34, BasicBlock, [3, 4, 6, 3], 21_797_672),
-    50: (resnet50, Bottleneck, [3, 4, 6, 3], 25_557_032),
-    101: (resnet101, Bottleneck, [3, 4, 23, 3], 44_549_160),
-    152: (resnet152, Bottleneck, [3, 8, 36, 3], 60_192_808),
+    paper18: (BasicBlock, [2, 2, 2, 2], 11_689_512, 1_814_073_344, 19_267_584, 1.8),
+    resnet34: (BasicBlock, [3, 4, 6, 3], 21_797_672, 3_663_761_408, 19_267_584, 3.6),
+    resnet50: (Bottleneck, [3, 4, 6, 3], 25_557_032, 3_857_973_248, 359_661_568, 3.8),
+    resnet101: (Bottleneck, [3, 4, 23, 3], 44_549_160, 7_570_194_432, 359_661_568, 7.6),
+    resnet152: (Bottleneck, [3, 8, 36, 3], 60_192_808, 11_282_415_616, 359_661_568, 11.3),
 }
 
 
@@ -221,9 +231,9 @@ def inferred_shapes(net, shape):
     return shapes
 
 
-@pytest.mark.parametrize("depth", TABLE)
-def test_the_networks_of_the_table(depth):
-    build, block, numbers, num_parameters = TABLE[depth]
+@pytest.mark.parametrize("build", TABLE)
+def test_the_networks_of_the_table(build):
+    block, numbers, num_params, *_ = TABLE[build]
     net = build()
     channels = [c * block.expansion for c in (64, 128, 256, 512)]
     stages = [(1, c, s, s) for c, s in zip(channels, (56, 28, 14, 7), strict=True)]
@@ -232,13 +242,29 @@ def test_the_networks_of_the_table(depth):
     assert [len(stage) for stage in net[1:5]] == numbers
     assert all(type(b) is block for stage in net[1:5] for b in stage)
     net.infer_shape(np.ones((1, 3, 224, 224)))
-    assert num_trainable(net) == num_parameters
+    assert num_trainable(net) == num_params
     assert not any(name.endswith("bias") for name in net[:-1].collect_params())
 
 
-@pytest.mark.parametrize("depth", TABLE)
-def test_the_stem_for_small_images_keeps_them(depth):
-    build, block, *_ = TABLE[depth]
+@pytest.mark.parametrize("build", TABLE)
+def test_multiply_adds_of_the_table(build):
+    block, _, num_params, multiply_adds, on_shortcuts, printed = TABLE[build]
+    options = {"stride_on_1x1": True} if block is Bottleneck else {}
+    table = summary(build(**options), (3, 224, 224))
+    shortcuts = sum(row.multiply_adds for row in table.rows if ".shortcut." in row.name)
+    assert (table.num_params, table.multiply_adds) == (num_params, multiply_adds)
+    assert shortcuts == on_shortcuts
+    count = (multiply_adds - shortcuts * (block is BasicBlock)) / 1e9  # option A has none
+    assert abs(count - printed) < 0.1
+    assert round(count, 1) == printed or build is resnet50  # 3.858, of which it prints 3.8
+    if options:
+        today = summary(build(), (3, 224, 224), depth=1)
+        assert today.multiply_adds - multiply_adds == 231_211_008
+        assert today.num_params == num_params
+
+
+@pytest.mark.parametrize("build", TABLE)
+def test_the_stem_for_small_images_keeps_them(build):
     sizes = [shape[2] for shape in inferred_shapes(build(stem="cifar")[:-1], (1, 3, 32, 32))]
     assert sizes == [32, 32, 16, 8, 4, 1]
 
@@ -256,7 +282,7 @@ def test_the_books_form_of_34_layers():
     net = resnet34(form="d2l")
     net.infer_shape(np.ones((1, 3, 224, 224)))
     widths = [64] + [64] * 6 + [128] * 9 + [256] * 13 + [512] * 7
-    assert num_trainable(net) == TABLE[34][-1] + sum(widths) - 2 * (128 + 256 + 512)
+    assert num_trainable(net) == TABLE[resnet34][2] + sum(widths) - 2 * (128 + 256 + 512)
 
 
 @pytest.mark.parametrize("build", [resnet18, resnet34])
@@ -281,6 +307,51 @@ def test_forms_and_stems_that_there_are_not():
     for build in (resnet18, resnet34, resnet50, resnet101, resnet152):
         with pytest.raises(ValueError, match="stem is 'imagenet' or 'cifar', not 'mnist'"):
             build(stem="mnist")
+    with pytest.raises(ValueError, match="stem is 'imagenet' or 'cifar', not 'mnist'"):
+        make_stem(16, "mnist")
+
+
+BUILDERS = {
+    "resnet18": resnet18,
+    "resnet18, the paper's": lambda n: resnet18(n, form="paper"),
+    "resnet50": resnet50,
+    "narrow_resnet18": narrow_resnet18,
+    "cifar_resnet": lambda n: cifar_resnet(8, n),
+    "small_resnet": lambda n: small_resnet((4, 8), n),
+}
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_the_number_of_classes_is_a_whole_number(builder):
+    build, labels = BUILDERS[builder], onp.array([2, 0, 1])
+    for num_classes in (labels.max() + 1, onp.uint8(3)):
+        assert build(num_classes)[-1].weight.shape[0] == 3
+    for wrong in (10.0, "10", 0, -1, True, None):
+        with pytest.raises(ValueError, match=f"num_classes must be a whole.* 1, not {wrong!r}"):
+            build(wrong)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: cifar_resnet(20.0), "depth must be a whole number of at least 1, not 20.0"),
+        (lambda: cifar_resnet("20"), "depth .* not '20'"),
+        (lambda: small_resnet((4, 8.5)), "each of widths .* not 8.5"),
+        (lambda: small_resnet("48"), "each of widths .* not '4'"),
+        (lambda: small_resnet(()), "widths are the channels of the first convolution and of each"),
+        (lambda: stem(0), "num_channels .* not 0"),
+        (lambda: make_stage(BasicBlock, 4, 4, 0, 1), "num_residuals .* not 0"),
+    ],
+)
+def test_numbers_of_which_no_network_is_made(build, words):
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+def test_numbers_may_be_numpys():
+    net = small_resnet(onp.array([4, 8]))
+    net.add(make_stage(BasicBlock, onp.int64(8), onp.int64(8), onp.int64(2), onp.int64(1)))
+    assert len(cifar_resnet(onp.int64(20))[1]) == 3 and len(net[-1]) == 2
 
 
 # --- with the weights that come with the course
