@@ -59,8 +59,9 @@ def checked(check: Callable, method: str | None = None) -> Callable:
 
 def whole(name: str, value, least: int = 1) -> int:
     """Return a whole number, of Python or NumPy, of at least ``least``."""
+    value = plain(value)
     try:
-        number = operator.index(plain(value))
+        number = operator.index(value)
     except TypeError:
         number = least - 1
     if number < least or isinstance(value, bool):
