@@ -153,7 +153,7 @@ def plain(value):
     """Return numbers of NumPy and MXNet, also those in lists and dictionaries, as Python's."""
     if isinstance(value, dict):
         return {key: plain(of_key) for key, of_key in value.items()}
-    if isinstance(value, (list, tuple)):
+    if type(value) in (list, tuple):
         return type(value)(map(plain, value))
     return value.item() if getattr(value, "shape", None) == () else value
 
@@ -291,6 +291,9 @@ def scores(Y, num_images: int | None = None) -> None:
 
 def device_of(net):
     """Return the device of a network's parameters, or say that there are none yet."""
+    if isinstance(net, type) or not hasattr(net, "collect_params"):
+        name = getattr(net, "__name__", repr(net))
+        raise TypeError(f"expected a network, such as resnet18() makes, but got {name}")
     for name, param in net.collect_params().items():
         if param._data is None and not param._deferred_init:
             raise RuntimeError(

@@ -66,8 +66,7 @@ def replace_head(net: gluon.HybridBlock, num_classes: int) -> nn.HybridSequentia
     RuntimeError
         If ``net`` has not been initialised.
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes is at least 1, not {num_classes!r}")
+    num_classes = checks.whole("num_classes", num_classes)
     body, old = _body_and_head(net)
     head = nn.Dense(num_classes, in_units=max(old.weight.shape[1], 0))
     head.initialize(mx.init.Xavier(), ctx=old.weight.list_ctx())
@@ -89,23 +88,28 @@ def freeze(net: gluon.HybridBlock) -> None:
     net : HybridBlock
     """
     for param in net.collect_params().values():
-        if param.grad_req != "null":
-            param._before_freeze, param.grad_req = param.grad_req, "null"
+        if param.grad_req != "null" or not hasattr(param, "_before_freeze"):
+            param._before_freeze = param.grad_req
+        param.grad_req = "null"
     for block in _batch_norms(net):
-        kwargs = block._kwargs
         if not hasattr(block, "_before_freeze"):
-            block._before_freeze = kwargs["use_global_stats"]
-        kwargs["use_global_stats"] = True
+            block._before_freeze = block._kwargs["use_global_stats"]
+        block._kwargs["use_global_stats"] = True
 
 
 def unfreeze(net: gluon.HybridBlock) -> None:
-    """Undo ``freeze``: all that can be trained is trained again, as it was before."""
+    """Undo ``freeze``: what could be trained before can be trained again.
+
+    Of a network that was frozen in another way, by ``grad_req``, all can be trained again.
+    """
     for param in net.collect_params().values():
-        param.grad_req = getattr(param, "_before_freeze", "write")
+        if param.grad_req == "null":
+            param.grad_req = getattr(param, "_before_freeze", "write")
+        if param.grad_req != "null":
+            vars(param).pop("_before_freeze", None)
     for block in _batch_norms(net):
         if hasattr(block, "_before_freeze"):
-            block._kwargs["use_global_stats"] = block._before_freeze
-            del block._before_freeze
+            block._kwargs["use_global_stats"] = vars(block).pop("_before_freeze")
 
 
 def layer_lr(net: gluon.HybridBlock, factor: float) -> None:
@@ -134,6 +138,7 @@ def layer_lr(net: gluon.HybridBlock, factor: float) -> None:
     Howard and Ruder, Universal Language Model Fine-tuning for Text Classification (2018), section
     3.2.
     """
+    factor = checks.plain(factor)  # an integer of NumPy's has no negative power
     if not factor > 0:
         raise ValueError(
             f"factor divides the learning rate of each stage and is positive, not {factor!r}; "
@@ -195,15 +200,15 @@ def fine_tune(
     Yosinski et al., How Transferable Are Features in Deep Neural Networks? (2014);
     Dive into Deep Learning, section 14.2.
     """
-    checks.whole("num_epochs", num_epochs)
-    checks.learning_rate(lr)
+    num_epochs, lr = checks.whole("num_epochs", num_epochs), checks.learning_rate(lr)
     checks.something_to_train(net)
+    checks.repeatable(train_iter, "train_iter")
     layer_lr(net, factor)
     num_steps = max(num_epochs * len(train_iter), 1)  # train says what is wrong with 0
     scheduler = mx.lr_scheduler.CosineScheduler(num_steps, lr, final_lr=0)
     options = {"scheduler": scheduler, "optimizer_params": {"momentum": 0.9}} | options
     history = train(net, train_iter, test_iter, num_epochs, lr, device, **options)
-    history.run["layer_lr"] = factor
+    history.run["layer_lr"] = checks.plain(factor)
     return history
 
 
@@ -223,6 +228,7 @@ def _body_and_head(net):
 
 
 def _batch_norms(net):
+    """Return the blocks that normalise by a batch, or by running averages."""
     found = []
-    net.apply(lambda block: isinstance(block, nn.BatchNorm) and found.append(block))
-    return found
+    net.apply(lambda block: found.append(block) if hasattr(block, "_kwargs") else None)
+    return [block for block in found if "use_global_stats" in block._kwargs]

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import mxnet as mx
@@ -15,7 +14,10 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-from ..files.whole import locked, written_whole
+from ..checks import plain
+from ..files.whole import expanded, locked, written_whole
+from .history import as_json
+from .progress import say
 
 __all__ = ["Checkpoints", "digest", "numbers_in", "restore", "state_of"]
 
@@ -46,7 +48,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike, identity: dict[str, Any]):
-        self.folder, self.identity = Path(folder), json.loads(json.dumps(identity))
+        self.folder, self.identity = expanded(folder), json.loads(as_json(identity))
 
     def __enter__(self) -> Checkpoints:
         with contextlib.ExitStack() as stack:
@@ -85,7 +87,7 @@ class Checkpoints:
         damaged = []
         for path in reversed(self._files()):
             if digest(path.read_bytes()) != path.stem.split("-")[1]:
-                print(f"{path} is damaged and was passed over")
+                say(f"{path} is damaged and was passed over")
                 damaged.append(path)
                 continue
             with safetensors.safe_open(path, framework="numpy") as file:
@@ -109,7 +111,7 @@ class Checkpoints:
         OSError
             If it cannot be written, for example to a full disk. The states from before are kept.
         """
-        metadata = {"facts": json.dumps(facts), "identity": json.dumps(self.identity)}
+        metadata = {"facts": as_json(facts), "identity": as_json(self.identity)}
         content = save(arrays, metadata)
         with written_whole(self.folder / f"{step:09d}-{digest(content)}.safetensors") as file:
             file.write(content)
@@ -217,5 +219,6 @@ def _arrays(state):
 
 def numbers_in(thing: Any) -> dict[str, Any]:
     """Return the attributes of an optimizer or scheduler that are numbers or lists of them."""
-    plain = int | float | list
-    return {k: v for k, v in vars(thing).items() if isinstance(v, plain)} if thing else {}
+    numbers = int | float | list | np.generic
+    attributes = getattr(thing, "__dict__", {}).items()  # a function may have none
+    return {name: plain(value) for name, value in attributes if isinstance(value, numbers)}

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..files.whole import written_whole
+from ..files.whole import expanded, written_whole
 from ..runtime import machine
 from .progress import in_notebook
 
-__all__ = ["History", "Meter", "describe", "facts_of"]
+__all__ = ["History", "Meter", "as_json", "describe", "facts_of"]
 
 
 @dataclasses.dataclass
@@ -64,9 +64,9 @@ class History:
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the history as JSON, whole or not at all."""
-        path = Path(path)
+        path = expanded(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        text = as_json(dataclasses.asdict(self), indent=1) + "\n"
         with written_whole(path) as file:
             file.write(text.encode())
         return path
@@ -74,7 +74,7 @@ class History:
     @classmethod
     def load(cls, path: str | os.PathLike) -> History:
         """Read a history that ``save`` wrote."""
-        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        return cls(**json.loads(expanded(path).read_text(encoding="utf-8")))
 
 
 class Meter:
@@ -122,6 +122,13 @@ class Meter:
     @property
     def acc(self):
         return self.hits / max(self.num_images, 1)
+
+
+def as_json(facts: dict, **options) -> str:
+    """Return facts as JSON: arrays as lists, what else it cannot hold in words, so that no record
+    of a long run is lost at its end."""
+    words = {"default": lambda thing: thing.tolist() if hasattr(thing, "tolist") else str(thing)}
+    return json.dumps(facts, **words, **options)
 
 
 def facts_of(train_iter, *names: str) -> dict[str, Any]:

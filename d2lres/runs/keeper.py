@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import math
+import random
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ from .. import checks
 from ..data.batches import ArrayIter
 from .checkpoint import Checkpoints, digest, numbers_in, restore, state_of
 from .history import History, facts_of
+from .progress import say
 
 __all__ = ["Keeper"]
 
@@ -71,6 +73,8 @@ class Keeper:
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
+            stack.callback(onp.random.set_state, onp.random.get_state())  # see _to_come
+            stack.callback(random.setstate, random.getstate())
             if self._checkpoints:
                 self._saved_at = time.monotonic()
                 stack.enter_context(self._checkpoints)
@@ -110,6 +114,8 @@ class Keeper:
         if isinstance(self.train_iter, ArrayIter):
             self.train_iter.epoch, self.train_iter.batch = len(self.history), self.batch
             return batches
+        for seed in (mx.random.seed, onp.random.seed, random.seed):  # DataLoaders go by all three
+            seed(int(self._seeds().generate_state(1)[0] >> 1))
         return itertools.islice(batches, self.batch, None)
 
     def _seeds(self, *more):
@@ -127,7 +133,7 @@ class Keeper:
             self._save()
         if came:
             there = "there" if self._is_saved else "the last checkpoint"
-            print(f"stopped in {self._where()}: train again to go on from {there}", flush=True)
+            say(f"stopped in {self._where()}: train again to go on from {there}")
         return came
 
     def next_epoch(self) -> None:
@@ -166,7 +172,7 @@ class Keeper:
         resumed = {"resumed": saved.run.get("resumed", 0) + (not is_complete)}
         vars(self.history).update(vars(saved), run=self.history.run | resumed)
         complete = f"the run in {self._checkpoints.folder} is complete"
-        print(complete if is_complete else f"resuming from {self._where()}")
+        say(complete if is_complete else f"resuming from {self._where()}")
 
     def _save(self):
         self.meter.stop()
@@ -183,7 +189,7 @@ class Keeper:
             self._is_saved = True
         except OSError as error:
             if self._is_saved:
-                print(
+                say(
                     f"{self._where()} could not be saved in {self._checkpoints.folder} "
                     f"({error.strerror}). The run goes on and tries again; the last checkpoint "
                     "is kept."

@@ -1,10 +1,20 @@
 """How a run shows itself: in a notebook, in a terminal or in a pipe."""
 
+import contextlib
 import sys
 
+from tqdm import TqdmKeyError
 from tqdm.auto import tqdm
 
-__all__ = ["Progress", "in_notebook"]
+__all__ = ["Progress", "in_notebook", "say"]
+
+
+def say(line: str) -> None:
+    """Print a line above the bar. No run ends because nobody is there any more to read it."""
+    if sys.stdout is not None:  # as it is where Python has no console
+        with contextlib.suppress(OSError, ValueError):  # a pipe that was left, a closed file
+            tqdm.write(line)
+            sys.stdout.flush()
 
 
 class Progress:
@@ -21,25 +31,25 @@ class Progress:
     """
 
     def __init__(self, history, num_epochs: int, num_batches: int, done: int = 0):
-        self.history, self.num_epochs, self.num_batches = history, num_epochs, num_batches
-        self.done = done
+        self.history, self.num_epochs = history, num_epochs
+        self._count = {"total": num_epochs * num_batches, "initial": done, "unit": "batch"}
         self.notebook = in_notebook()
 
     def __enter__(self):
-        total = self.num_epochs * self.num_batches
-        if self.notebook:
-            from IPython.display import display
+        if not self.notebook:
+            quiet = not _is_terminal(sys.stderr)
+            self.bar = tqdm(**self._count, disable=quiet, leave=False)
+            return self
+        from IPython.display import Pretty, display
 
-            from ..plot import LiveCurves
+        from ..plot import LiveCurves
 
-            self.bar = tqdm(total=total, initial=self.done, unit="batch", display=False)
-            self.line = display(self.bar.container, display_id=True)
-            self.curves = LiveCurves(self.num_epochs)
-        else:
-            quiet = not sys.stderr.isatty()
-            self.bar = tqdm(
-                total=total, initial=self.done, unit="batch", disable=quiet, leave=False
-            )
+        try:
+            self.bar = tqdm(**self._count, display=False)
+            shown = self.bar.container
+        except TqdmKeyError:  # without ipywidgets it is a bar of text, and the curves will do
+            self.bar, shown = tqdm(disable=True), Pretty("")
+        self.line, self.curves = display(shown, display_id=True), LiveCurves(self.num_epochs)
         return self
 
     def step(self, loss: float, acc: float) -> None:
@@ -52,7 +62,7 @@ class Progress:
         if self.notebook:
             self.curves.draw(self.history)
         else:
-            tqdm.write(f"{self.history}")
+            say(f"{self.history}")
 
     def __exit__(self, *_):
         self.bar.close()
@@ -60,6 +70,13 @@ class Progress:
             from IPython.display import Pretty
 
             self.line.update(Pretty(str(self.history)))
+
+
+def _is_terminal(stream):
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        return False
 
 
 def in_notebook() -> bool:
