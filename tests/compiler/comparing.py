@@ -1,0 +1,97 @@
+"""Networks to compile, and how they are compared."""
+
+import json
+
+import mxnet as mx
+import pytest
+from mxnet import autograd, np
+from mxnet.gluon import nn
+
+from d2lres import cifar_resnet, compile, resnet18, resnet_block
+from d2lres.runtime import machine
+
+NETWORKS = {
+    "resnet18": (resnet18, (16, 1, 40, 40)),
+    "cifar_resnet20": (lambda: cifar_resnet(20), (16, 3, 24, 24)),
+    "cifar_resnet56": (lambda: cifar_resnet(56), (16, 3, 16, 16)),
+    "cifar_resnet14, preact": (lambda: cifar_resnet(14, preact=True), (16, 3, 16, 16)),
+}
+PRECISIONS = [
+    "float32",
+    pytest.param(
+        "bfloat16",
+        marks=pytest.mark.skipif(
+            not machine.has_bfloat16(), reason="this processor has no AVX-512 for bfloat16"
+        ),
+    ),
+]
+
+
+def initialized(net, shape):
+    net.initialize(mx.init.Xavier())
+    net(np.ones(shape))
+    for param in net.collect_params().values():  # as after some training: nothing is 0 or 1
+        if param.name.endswith(("gamma", "running_var")):
+            param.set_data(np.random.uniform(0.5, 1.5, size=param.shape))
+        elif param.name.endswith(("beta", "running_mean")):
+            param.set_data(np.random.uniform(-0.2, 0.2, size=param.shape))
+    return net
+
+
+def small_net():
+    net = nn.HybridSequential()
+    net.add(
+        nn.Conv2D(16, kernel_size=3, padding=1),
+        resnet_block(16, 1, first_block=True),
+        resnet_block(32, 1),
+        nn.GlobalAvgPool2D(),
+        nn.Dense(3),
+    )
+    return initialized(net, (2, 1, 16, 16))
+
+
+def difference(a, b):
+    """The largest difference, in units of the largest value."""
+    return float(abs(a - b).max() / abs(b).max())
+
+
+def outputs_and_gradients(net, params, X, dtype="float32"):
+    with autograd.record():
+        Y = net(X).reshape(len(X), -1)
+        total = (Y * np.arange(Y.shape[1], dtype=dtype)).sum()
+    total.backward()
+    return Y, [p.grad().copy() for p in params]
+
+
+def trainable(net):
+    """All but the biases before a batch norm: their gradient is zero but for rounding."""
+    names = [p for p in net.collect_params().values() if p.grad_req != "null"]
+    return [p for p in names if "conv" not in p.name or p.name.endswith("weight")]
+
+
+def restored(net):
+    """Return a function that gives a network the parameters that it has now."""
+    state = [(p, p.data().copy()) for p in net.collect_params().values()]
+    return lambda: [p.set_data(value) for p, value in state]
+
+
+def assert_same_gradients(net, X):
+    """Compare with the largest gradient of all: that of a bias before a batch norm is rounding.
+
+    Rounding reaches 2e-5 of it, with AVX-512; wrong gradients were off by a tenth and more.
+    """
+    params, restore = trainable(initialized(net, X.shape)), restored(net)
+    Y, gradients = outputs_and_gradients(net, params, X)
+    restore()
+    fast = compile(net, X, "float32")
+    Y_fast, fast_gradients = outputs_and_gradients(fast, params, X)
+    assert difference(Y_fast, Y) <= 1e-5
+    scale = max(float(abs(gradient).max()) for gradient in gradients)
+    for fast_gradient, gradient in zip(fast_gradients, gradients, strict=True):
+        assert abs(fast_gradient - gradient).max() <= 1e-4 * scale
+    restore()
+    assert difference(fast(X), net(X)) <= 1e-5
+
+
+def operators(graph):
+    return [node["op"] for node in json.loads(graph._cached_graph[1].tojson())["nodes"]]
