@@ -108,7 +108,7 @@ def draw_block(use_1x1conv: bool = False, preact: bool = False) -> Figure:
         _block(ax, 6.0, "pre-activation", shortcut="identity", preact=True)
     elif use_1x1conv:
         _block(ax, 1.6, "the input is added as it is", shortcut="identity")
-        _block(ax, 6.0, "a 1×1 convolution fits it first", shortcut="1×1 conv")
+        _block(ax, 6.0, "a 1×1 convolution adapts it first", shortcut="1×1 conv")
     else:
         _block(ax, 1.6, "plain block")
         _block(ax, 6.0, "residual block", shortcut="identity")
