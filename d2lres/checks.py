@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -43,7 +43,12 @@ def checked(check: Callable, method: str | None = None) -> Callable:
 
         @functools.wraps(function)
         def checked_function(*args, **kwargs):
-            better = check(*args, **kwargs)
+            try:
+                better = check(*args, **kwargs)
+            except TypeError as error:
+                if error.__traceback__.tb_next:
+                    raise
+                better = None  # an argument is missing, or too many are: Python says so of taught
             return function(*args, **kwargs) if better is None else function(*better)
 
         if not method:
@@ -83,7 +88,7 @@ def whole_numbers(*names: str | None) -> Callable:
     """Return a check of the arguments in these places; None may be anything, and strides a pair."""
 
     def check(*args, **kwargs):
-        for name, value in (dict(zip(names, args)) | kwargs).items():
+        for name, value in (dict(zip(names, args, strict=False)) | kwargs).items():
             if name in names and name:
                 (height_width if name == "strides" else whole)(name, value)
 
@@ -142,7 +147,7 @@ def one_device(device):
 def repeatable(data_iter, name: str) -> None:
     """Check that batches are counted, and can be gone through again in every epoch."""
     if not hasattr(data_iter, "__len__") or hasattr(data_iter, "__next__"):
-        hint = f": try list({name})" if isinstance(data_iter, Iterable) else ""
+        hint = f": try list({name})" if hasattr(data_iter, "__iter__") else ""
         raise TypeError(
             f"{name} must have a length and give its batches (X, y) again in every epoch, as a "
             f"loader or a list does, not {type(data_iter).__name__}{hint}"
@@ -223,14 +228,13 @@ def labels(
         )
     if not len(y):
         return y.astype(np.int32)
-    wrong = np.ones(len(y), bool)
-    if y.dtype.kind in "biuf":
-        with np.errstate(invalid="ignore"):
-            numbers = y.astype(np.int32)
-        wrong = numbers != y
-    if wrong.any():
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"{name} are the whole numbers of classes, not an array of {y.dtype}")
+    with np.errstate(invalid="ignore"):  # NaN becomes any number
+        numbers = y.astype(np.int32)
+    if (wrong := numbers != y).any():
         raise ValueError(f"{name} are the whole numbers of classes, but one is {y[wrong][0]}")
-    low, high = numbers.min(), numbers.max()
+    low, high = int(numbers.min()), int(numbers.max())
     if num_classes is not None and (low < 0 or high >= num_classes):
         raise ValueError(
             f"{name} go from {low} to {high}, but there are {num_classes} classes, for the labels "
@@ -243,9 +247,9 @@ def batches(data_iter, name: str, num_classes: int | None = None) -> Iterator:
     """Yield the batches (X, y) of an iterable as MXNet's arrays, in float32 and int32."""
     import mxnet as mx
 
-    if not isinstance(data_iter, Iterable):
+    if not (hasattr(data_iter, "__iter__") or hasattr(data_iter, "__getitem__")):
         raise TypeError(
-            f"{name} must give batches (X, y), as a list or a loader does, not {data_iter}"
+            f"{name} must give batches (X, y), as a list or a loader does, but is {data_iter!r}"
         )
     for batch in data_iter:
         if not isinstance(batch, (list, tuple)) or len(batch) != 2:

@@ -77,8 +77,9 @@ def predict(net: gluon.Block, X: np.ndarray) -> np.ndarray:
     device, X = checks.device_of(net), checks.images(X, "predict")
     y_hat = []
     for i in range(0, len(X), 256):
-        scores = net(X[i : i + 256].as_in_ctx(device))
-        checks.scores(scores)
+        batch = X[i : i + 256].as_in_ctx(device)
+        scores = net(batch)
+        checks.scores(scores, len(batch))
         y_hat.append(scores.argmax(axis=1).astype("int32"))
     return np.concatenate(y_hat)
 

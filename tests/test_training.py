@@ -1,4 +1,5 @@
 import json
+import random
 
 import mxnet as mx
 import numpy as onp
@@ -6,18 +7,7 @@ import pytest
 from mxnet import gluon, np
 from mxnet.gluon import nn
 
-from d2lres import (
-    ArrayIter,
-    History,
-    MixUp,
-    Residual,
-    confusion_matrix,
-    evaluate_accuracy,
-    freeze,
-    predict,
-    top_k_accuracy,
-    train,
-)
+from d2lres import History, MixUp, Residual, evaluate_accuracy, freeze, train
 
 
 def small_net(num_classes=2):
@@ -137,15 +127,53 @@ def test_nothing_to_train(stripes):
         train(net, stripes(), stripes(), 1, 0.1)
 
 
-def test_a_seed_of_numpy_can_be_recorded(stripes, tmp_path):
-    _, history = run(stripes, num_epochs=1, seed=onp.int64(1))
-    assert History.load(history.save(tmp_path / "run.json")).run["seed"] == 1
+@pytest.mark.parametrize("number", [onp.float32, onp.float64, onp.array, np.array])
+def test_numbers_of_numpy_are_taken_and_recorded_as_plain_ones(stripes, tmp_path, number):
+    options = {"momentum": number(0.9), "wd": number(1e-4), "clip_gradient": None}
+    steps = [onp.int64(2), onp.int64(3)]
+    scheduler = mx.lr_scheduler.MultiFactorScheduler(steps, number(0.5), base_lr=number(0.1))
+    data = stripes(), stripes(shuffle=False)
+    how = {"optimizer_params": options, "scheduler": scheduler, "seed": onp.int64(1)}
+    history = train(small_net(), *data, onp.int64(2), number(0.1), checkpoint=tmp_path, **how)
+    recorded = History.load(history.save(tmp_path / "run.json")).run
+    assert (recorded["seed"], recorded["clip_gradient"], recorded["num_epochs"]) == (1, None, 2)
+    assert recorded["lr"] == pytest.approx(0.1) and recorded["momentum"] == pytest.approx(0.9)
+    assert not {type(value) for value in history.run.values()} & {onp.float64, onp.int64}
 
 
-def test_any_iterable_of_batches_will_do(stripes):
-    batches = list(stripes())
-    history = train(small_net(), batches, batches, 1, 0.1, precision="float32")
-    assert history.run["source"] is None and len(history) == 1
+@pytest.mark.parametrize("kind", [lambda a: a, lambda a: a.asnumpy(), lambda a: a.as_nd_ndarray()])
+def test_any_list_of_batches_will_do(stripes, kind):
+    batches = [(kind(X), kind(y)) for X, y in stripes(shuffle=False)]
+    mx.random.seed(0)
+    history = train(small_net(), batches, batches, 1, 0.1, [mx.cpu()], precision="float32")
+    _, same = run(lambda shuffle=False: stripes(shuffle=False), num_epochs=1)
+    assert history.run["source"] is None and history.train_loss == same.train_loss
+
+
+@pytest.fixture
+def loader():
+    """A loader of Gluon's, which draws the order of its images, and its own changes to them."""
+    images = onp.random.default_rng(0).random((32, 8, 8, 1), "float32")
+    rotate = gluon.data.vision.transforms.RandomFlipLeftRight()
+
+    def cut(image):
+        return (rotate(image) * random.random()).transpose(2, 0, 1)
+
+    data = gluon.data.ArrayDataset(np.array(images), onp.arange(32, dtype="int32") % 2)
+    return gluon.data.DataLoader(data.transform_first(cut), 8, shuffle=True)
+
+
+def test_the_seed_is_that_of_a_gluon_loader_too(loader, stripes):
+    """And the random numbers of the caller go on as if there had been no run."""
+    losses, drawn = [], []
+    for seed in (1, 1, 2):
+        mx.random.seed(0)
+        onp.random.seed(0), random.seed(0)
+        history = train(small_net(), loader, stripes(), 2, 0.1, seed=seed, precision="float32")
+        losses.append(history.train_loss)
+        drawn.append((onp.random.uniform(), random.random()))
+    assert losses[0] == losses[1] != losses[2]
+    assert losses[0][0] != losses[0][1] and len({*drawn}) == 1
 
 
 @pytest.mark.parametrize("num, batch_size", [(20, 16), (5, 16), (3, 1), (1, 16)])
@@ -180,113 +208,110 @@ def test_a_history_in_words():
     assert str(history) == "epoch 1: loss 0.512, train acc 0.800, test acc 0.750, 100 images/s"
 
 
-def test_accuracy_counts_images_not_batches():
-    def net(X):
-        return np.stack([1 - X.mean(axis=(1, 2, 3)), X.mean(axis=(1, 2, 3))], axis=1)
-
-    net.collect_params = dict
-    images = onp.array([0, 0, 255, 255, 255], onp.uint8)[:, None, None, None]
-    data = ArrayIter(images, onp.array([0, 1, 1, 1, 1]), 4)
-    assert evaluate_accuracy(net, data) == 4 / 5
-
-
-def test_predict(stripes):
-    net, _ = run(stripes, num_epochs=8)
-    data = stripes(num=300, shuffle=False)
-    X = np.concatenate([X for X, _ in data])
-    y_hat = predict(net, X)
-    assert y_hat.shape == (300,) and y_hat.dtype == "int32"
-    assert (y_hat.asnumpy() == data.labels).all()
-
-
-def test_confusion_matrix():
-    y, y_hat = onp.array([0, 0, 1, 2]), np.array([0, 1, 1, 2], dtype="int32")
-    assert confusion_matrix(y, y_hat, 3).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
-
-
-@pytest.mark.parametrize("array", [onp.array, np.array])
-def test_top_k_accuracy(array):
-    scores = array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.1, 0.2, 0.7]])
-    y = array([0, 1, 2, 2], dtype="int32")
-    assert [top_k_accuracy(scores, y, k) for k in (1, 2, 3)] == [2 / 4, 3 / 4, 1]
-
-
 # --- what students get wrong
 
 
-@pytest.mark.parametrize("k", [0, 4])
-def test_k_is_a_number_of_classes(k):
-    with pytest.raises(ValueError, match=f"from 1 to the number of classes, 3, not {k}"):
-        top_k_accuracy(onp.zeros((2, 3)), onp.array([0, 1]), k)
-
-
-@pytest.mark.parametrize("array", [onp.array, np.array])
-def test_scores_that_have_no_order(array):
-    y = array([0, 1], dtype="int32")
-    with pytest.raises(ValueError, match="hold NaN: the network has diverged"):
-        top_k_accuracy(array([[0.1, float("nan")], [0.2, 0.1]]), y, 1)
-    with pytest.raises(ValueError, match="expected 1 labels, one for each image, but got 2"):
-        top_k_accuracy(array([[0.1, 0.9]]), y, 1)
-    with pytest.raises(ValueError, match=r"got \(2,\); for a single image write scores\[None\]"):
-        top_k_accuracy(array([0.1, 0.9]), y, 1)
-
-
-@pytest.mark.parametrize("array", [onp.array, np.array])
-def test_classes_that_have_no_row(array):
-    y, y_hat = array([0, 1], dtype="int32"), array([-1, 1], dtype="int32")
-    with pytest.raises(ValueError, match="from 0 to 1 .*but y_hat goes from -1 to 1"):
-        confusion_matrix(y, y_hat, 2)  # -1 would be the last column
-    with pytest.raises(ValueError, match="but y goes from 0 to 1"):
-        confusion_matrix(y, y, 1)
-    with pytest.raises(ValueError, match="expected 2 predicted classes, one for each image, but"):
-        confusion_matrix(y, y_hat[1:], 2)
-
-
-@pytest.mark.parametrize("lr", [-0.1, 0, float("nan"), float("inf")])
+@pytest.mark.parametrize("lr", [-0.1, 0, float("nan"), float("inf"), None, "fast", [0.1, 0.2]])
 def test_lr_is_positive(stripes, lr):
     with pytest.raises(ValueError, match="learning rate must be a positive number, got lr="):
         train(small_net(), stripes(), stripes(), 1, lr)
 
 
-@pytest.mark.parametrize("num_epochs", [0, -1, 1.5])
+@pytest.mark.parametrize("num_epochs", [0, -1, 1.5, onp.float64(2), True, None])
 def test_num_epochs_is_a_whole_number(stripes, num_epochs):
-    with pytest.raises(ValueError, match="num_epochs is a whole number of at least 1"):
+    with pytest.raises(ValueError, match="num_epochs must be a whole number of at least 1"):
         train(small_net(), stripes(), stripes(), num_epochs, 0.1)
 
 
-def test_labels_have_outputs(stripes):
-    data = stripes()
-    data.labels += 1
-    for function in (
-        lambda net: train(net, data, data, 1, 0.1, precision="float32"),
-        lambda net: evaluate_accuracy(net, data),
-    ):
-        with pytest.raises(ValueError, match="labels go from 1 to 2.* 2 outputs.*num_classes=3"):
-            function(small_net())
-    data.labels -= 2
-    with pytest.raises(ValueError, match="labels go from -1 to 0"):
-        evaluate_accuracy(small_net(), data)
+class Book:
+    """The book's own schedulers are no LRScheduler."""
+
+    def __call__(self, num_update):
+        return 0.1
+
+
+class Two(nn.HybridBlock):
+    """A network of two outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Dense(2)
+
+    def hybrid_forward(self, F, X):
+        return self.dense(X), X
+
+
+def mean(Y_hat, y):
+    return gluon.loss.SoftmaxCrossEntropyLoss()(Y_hat, y).mean()
+
+
+@pytest.mark.parametrize(
+    ("argument", "error", "words"),
+    [
+        ({"optimizer_params": {"learning_rate": 0.5}}, ValueError, r"write lr=\.\.\."),
+        ({"optimizer_params": {"lr_scheduler": None}}, ValueError, r"write scheduler=\.\.\."),
+        ({"optimizer_params": 0.9}, TypeError, "a dict like"),
+        ({"optimizer": mx.optimizer.Adam}, TypeError, 'a name like "adam"'),
+        ({"scheduler": 0.1}, TypeError, r"one like mx\.lr_scheduler\.CosineScheduler.*not 0\.1"),
+        ({"scheduler": mx.lr_scheduler.CosineScheduler}, TypeError, "one like .*not <class"),
+        ({"scheduler": Book()}, TypeError, "no base_lr: derive Book from mx.lr_scheduler.LRSch"),
+        ({"loss": gluon.loss.L2Loss}, TypeError, "one like .*EntropyLoss.*not <class .*L2Loss"),
+        ({"loss": "l2"}, TypeError, "loss must be one like .*, not 'l2'"),
+        ({"loss": mean}, ValueError, r"loss of shape \(16,\), .* got \(\): train itself takes"),
+        ({"loss": lambda Y_hat, y: Y_hat}, ValueError, r"loss of shape \(16,\), .* got \(16, 2\)"),
+        ({"loss": lambda Y_hat, y: 0.0}, ValueError, "but got float"),
+        ({"mixup": MixUp}, TypeError, r"mixup must be one like MixUp\(0\.2\), not <class"),
+        ({"mixup": 0.2}, TypeError, r"mixup must be one like MixUp\(0\.2\), not 0.2"),
+        ({"device": "cpu"}, TypeError, r"one like try_gpu\(\).*, not 'cpu'"),
+        ({"device": mx.gpu(99)}, ValueError, r"there is no gpu\(99\).* try_gpu\(\)"),
+        ({"seed": 1.5}, ValueError, "seed must be a whole number of at least 0, not 1.5"),
+        ({"net": small_net}, TypeError, r"expected a network.*but got small_net"),
+        ({"net": Two()}, ValueError, r"expected scores.*, but got 2 outputs; .*Dense"),
+        ({"net": nn.Conv2D(2, 3)}, ValueError, r"but got \(1, 2, 6, 6\)"),
+        ({"test_iter": None}, TypeError, "test_iter must have a length.*not NoneType"),
+        ({"test_iter": 5}, TypeError, "test_iter must have a length.*not int"),
+        ({"test_iter": []}, ValueError, "test_iter gave no batch: there is nothing to evaluate"),
+        ({"train_iter": []}, ValueError, "train_iter gave no batch: there is nothing to train on"),
+        ({"train_iter": (b for b in ())}, TypeError, r"not generator: try list\(train_iter\)"),
+        ({"test_iter": zip([], [], strict=True)}, TypeError, r"not zip: try list\(test_iter\)"),
+        ({"test_iter": np.ones((3, 2, 1, 8, 8))}, TypeError, "test_iter: expected batches"),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else None,
+)
+def test_it_says_what_is_wrong_before_it_trains(stripes, argument, error, words):
+    net = argument.get("net", small_net())
+    if isinstance(net, nn.HybridBlock):
+        net.initialize(mx.init.Xavier(), force_reinit=True)
+    arguments = {"net": net, "train_iter": stripes(), "test_iter": stripes()} | argument
+    with pytest.raises(error, match=words):
+        train(num_epochs=1, lr=0.1, precision="float32", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (onp.arange(16) % 2 + 1, "labels go from 1 to 2.* 2 classes.*num_classes=3"),
+        (onp.arange(16) % 2 - 1, "labels go from -1 to 0"),
+        ((onp.arange(16) % 2)[:, None], r"one for each of the 16 images.* got .*\(16, 1\); .*0\]"),
+        (onp.eye(2)[onp.arange(16) % 2], r"got shape \(16, 2\); write y.argmax\(axis=1\)"),
+        (onp.zeros(15), r"of shape \(16,\), but got shape \(15,\)"),
+        (onp.full(16, 0.5), "are the whole numbers of classes, but one is 0.5"),
+        (onp.full(16, onp.nan, "float32"), "but one is nan"),
+        (onp.full(16, 2**32 + 1), "but one is 4294967297"),
+        (["cat"] * 16, "of classes, not an array of <U3"),
+    ],
+)
+def test_labels_have_outputs(stripes, labels, words):
+    """In the first batch as in a later one, those to test with before anything is trained."""
+    good = list(stripes())
+    bad = [(X, labels) for X, _ in good]
+    for data in ((bad, good), (good, bad), ([good[0], bad[0]], good)):
+        with pytest.raises(ValueError, match=words):
+            train(small_net(), *data, 1, 0.1, precision="float32")
+    with pytest.raises(ValueError, match=words):
+        evaluate_accuracy(small_net(), bad)
 
 
 def test_weights_are_needed(stripes):
-    net = nn.Dense(2)
-    for function in (
-        lambda: train(net, stripes(), stripes(), 1, 0.1),
-        lambda: evaluate_accuracy(net, stripes()),
-        lambda: predict(net, np.ones((1, 1, 8, 8))),
-    ):
-        with pytest.raises(RuntimeError, match="no weights yet.*net.initialize"):
-            function()
-
-
-def test_data_is_needed():
-    with pytest.raises(ValueError, match="no batch: there is nothing to train on"):
-        train(small_net(), [], [], 1, 0.1)
-    with pytest.raises(ValueError, match="no batch: there is nothing to evaluate"):
-        evaluate_accuracy(small_net(), [])
-
-
-@pytest.mark.parametrize("shape", [(1, 8, 8), (0, 1, 8, 8)])
-def test_predict_wants_a_batch(shape):
-    with pytest.raises(ValueError, match=r"predict expects a batch.*X\[None\]"):
-        predict(small_net(), np.ones(shape))
+    with pytest.raises(RuntimeError, match="no weights yet.*net.initialize"):
+        train(nn.Dense(2), stripes(), stripes(), 1, 0.1)
