@@ -203,7 +203,7 @@ class BasicBlock(ResidualBase):
         super().__init__(body, shortcut, residual, **kwargs)
 
 
-def _in_quarters(block, num_channels=4, *_, **__):
+def _in_quarters(block, num_channels, *_, **__):
     if num_channels % 4:
         raise ValueError(
             f"a Bottleneck computes on a quarter of its channels: num_channels is a multiple of 4, "

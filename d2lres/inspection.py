@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import numpy as onp
 from mxnet import MXNetError, autograd, gluon, np, npx
+from mxnet.gluon import nn
 from mxnet.ndarray import CachedOp
 from mxnet.symbol import Group
 
 from . import checks
 from .checks import checked
+from .compiler.compiled import Compiled
 from .compiler.graph import Graph, attrs_of, traced
 
 __all__ = ["Layer", "LayerStats", "Summary", "grad_cam", "layer_stats", "summary"]
@@ -168,8 +170,8 @@ def summary(
     He et al., Deep Residual Learning for Image Recognition (2016), table 1.
     """
     shape = _batch_shape(input_shape)
-    if depth is not None and depth < 1:
-        raise ValueError(f"depth is at least 1, or None for all layers, not {depth}")
+    if depth is not None and not (isinstance(depth, int | onp.integer) and depth >= 1):
+        raise ValueError(f"depth is at least 1, or None for all layers, not {depth!r}")
     (_, graph), blocks = _graph(net, shape), dict(_blocks(net))
     rows = _layers(graph, net.collect_params(), blocks)
     if len(input_shape) == 3:
@@ -188,7 +190,7 @@ def _batch_shape(input_shape):
             "input_shape is (channels, height, width) of an image, such as (3, 224, 224), or "
             f"(batch, channels, height, width), not {input_shape!r}"
         )
-    return (1, *input_shape)[-4:]
+    return (1, *map(int, input_shape))[-4:]
 
 
 def _graph(net, shape):
@@ -286,7 +288,7 @@ def _folded(rows, blocks, depth):
 
 def _block_kind(block):
     kinds = [type(child).__name__ for child in block._children.values()]
-    if not isinstance(block, gluon.nn.HybridSequential):
+    if not isinstance(block, nn.HybridSequential):
         return type(block).__name__
     return f"{len(kinds)} x {kinds[0]}" if len(set(kinds)) == 1 else f"{len(kinds)} layers"
 
@@ -346,12 +348,8 @@ def layer_stats(net: gluon.HybridBlock, X: np.ndarray, y: np.ndarray) -> list[La
     ----------
     He et al., Deep Residual Learning for Image Recognition (2016), figure 7 and section 4.2.
     """
-    if X.ndim != 4 or X.dtype != "float32":
-        raise ValueError(
-            "layer_stats expects a float32 batch of images of shape (batch, channels, height, "
-            f"width), but got {X.dtype} of shape {X.shape}. For a single image X write X[None]."
-        )
-    checks.labels(y, len(X))
+    X = checks.images(X, "layer_stats")
+    y = np.array(checks.labels(y, len(X)), ctx=X.ctx)
     (symbol, graph), params = _graph(net, X.shape), net.collect_params()
     if any(p._data is None and not p._deferred_init for p in params.values()):
         raise RuntimeError(
@@ -401,8 +399,9 @@ def _run(symbol, responses, params, weights, X, y):
     graph = CachedOp(Group([symbol, *responses]).as_np_ndarray())
     with autograd.record():
         Y, *outputs = graph(*(arrays[name] for name in symbol.list_inputs()))
+        checks.scores(Y, len(X))
+        checks.labels(y, len(X), Y.shape[1])
         l = gluon.loss.SoftmaxCrossEntropyLoss()(Y, y).mean()
-    checks.labels(y, len(X), Y.shape[1])
     l.backward()
     return outputs, {name: arrays[name].grad for name in weights}
 
@@ -415,12 +414,52 @@ def _norm(array):
     return float(onp.linalg.norm(array.asnumpy().astype("float64")))
 
 
-def _one_class_for_each_image(net, X, y):
-    checks.images(X, "grad_cam")
-    checks.labels(y, len(X), net[-1].weight.shape[0], "classes")
+def _in_parts(net, X, y):
+    parts = _parts(net)
+    device = checks.device_of(parts)
+    X = checks.images(X, "grad_cam").as_in_ctx(device)
+    with autograd.pause():
+        scores = net(X[:1])
+    checks.scores(scores)
+    y = checks.labels(y, len(X), scores.shape[1], "classes")
+    return parts, X, np.array(y, ctx=device)
 
 
-@checked(_one_class_for_each_image)
+def _parts(net):
+    """Return what makes the last feature maps of a network, the layer behind them, and the rest."""
+    net = net.net if isinstance(net, Compiled) else net
+    of_the_zoo = [getattr(net, name, None) for name in ("features", "output")]  # Gluon's
+    blocks = of_the_zoo if all(of_the_zoo) else [net]
+    layers = [layer for block in blocks for layer in _chain(block)]
+    is_end = [isinstance(layer, nn.Flatten | nn.Dense) for layer in layers]
+    end = [*is_end, True].index(True)
+    while end and isinstance(layers[end - 1], _POOLINGS):
+        end -= 1
+    if end in (0, len(layers)):
+        raise TypeError(
+            "grad_cam follows the layers of a network to its last feature maps, which go through "
+            f"a pooling or a dense layer, and {type(net).__name__} shows no such layers. If it was "
+            "imported, build the network from blocks and load its parameters into that."
+        )
+    parts, rest = nn.Sequential(), nn.Sequential()
+    rest.add(*layers[end + 1 :])
+    parts.add(*layers[: end + 1], rest)
+    return parts
+
+
+_POOLINGS = nn.GlobalAvgPool2D, nn.GlobalMaxPool2D, nn.AvgPool2D, nn.MaxPool2D, nn.Dropout
+
+
+def _chain(block):
+    """Yield the layers of a network that stand one after the other."""
+    if type(block) in (nn.Sequential, nn.HybridSequential):
+        for child in block:
+            yield from _chain(child)
+    else:
+        yield block
+
+
+@checked(_in_parts)
 def grad_cam(net, X, y):
     """Return heat maps: how much each place of the last feature maps speaks for a class.
 
@@ -429,9 +468,9 @@ def grad_cam(net, X, y):
 
     Parameters
     ----------
-    net : HybridSequential
-        A trained network whose last two elements are its pooling and its dense layer, as all of
-        ``d2lres`` are.
+    net : Block
+        A trained network of layers one after the other, as those of ``d2lres``, compiled or not,
+        and of Gluon's model zoo are.
     X : float32 array, shape (batch, channels, height, width)
     y : int array, shape (batch,)
         The class asked about in each image: its own, the predicted one, or any other.
@@ -443,8 +482,12 @@ def grad_cam(net, X, y):
 
     Raises
     ------
+    TypeError
+        If ``net`` does not show its layers, as one that was imported, or has no feature maps.
     ValueError
         If X is not a batch of images, there is not one class for each, or one is out of range.
+    RuntimeError
+        If the network has not been initialised.
 
     References
     ----------

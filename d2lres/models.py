@@ -95,7 +95,7 @@ def _resnet(depth, num_classes, form="paper", stem="imagenet", width=64, **optio
     return net
 
 
-def _kind_of_stem(num_channels=1, kind="cifar", *_, **__):
+def _kind_of_stem(num_channels, kind, *_, **__):
     if kind not in ("imagenet", "cifar"):
         raise ValueError(f"stem is 'imagenet' or 'cifar', not {kind!r}")
 

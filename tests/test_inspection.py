@@ -3,12 +3,15 @@ import numpy as onp
 import pytest
 from mxnet import autograd, gluon, np
 from mxnet.gluon import nn
+from mxnet.gluon.model_zoo import vision
 
 from d2lres import (
     Bottleneck,
     PreActResidual,
     Residual,
     cifar_resnet,
+    compile,
+    export,
     grad_cam,
     layer_stats,
     resnet18,
@@ -107,6 +110,13 @@ def test_a_layer_that_is_applied_twice_has_its_parameters_once():
     assert [row.multiply_adds for row in rows] == [81 * 64, 0, 81 * 16]
 
 
+def test_a_shape_may_be_of_numpys_numbers():
+    shape = tuple(onp.array([3, 8, 8]))
+    assert str(summary(cifar_resnet(8), shape, onp.int64(1))) == str(
+        summary(cifar_resnet(8), [3, 8, 8], 1)
+    )
+
+
 def test_stages_as_text():
     assert str(summary(cifar_resnet(8), (3, 32, 32), depth=1)).splitlines() == [
         "layer  kind              output shape  parameters  not trained  multiply-adds",
@@ -156,8 +166,9 @@ def test_images_that_the_network_does_not_take(capfd):
     with pytest.raises(ValueError, match=r"does not take images of shape \(1, 8, 8\): Shape"):
         summary(net, (1, 8, 8))
     assert capfd.readouterr().out == ""  # MXNet prints, too
-    with pytest.raises(ValueError, match="depth is at least 1, or None.*not 0"):
-        summary(net, (3, 8, 8), depth=0)
+    for depth in (0, 1.5, "1"):
+        with pytest.raises(ValueError, match=f"depth is at least 1, or None.*not {depth!r}"):
+            summary(net, (3, 8, 8), depth)
     with pytest.raises(TypeError, match="expected a HybridBlock.*got Sequential"):
         summary(nn.Sequential(), (3, 8, 8))
 
@@ -284,12 +295,16 @@ def test_what_layer_stats_cannot_do():
     net.initialize()
     with pytest.raises(ValueError, match=r"each of the 4 images.*\(4,\).*got shape \(3,\)"):
         layer_stats(net, X, y[:3])
-    with pytest.raises(ValueError, match="labels are from 0 to 2.*check y"):
+    with pytest.raises(ValueError, match="labels go from 0 to 3, but.*labels 0 to 2.*check y"):
         layer_stats(net, X, y)
-    with pytest.raises(
-        ValueError, match=r"expects a float32 batch.*got float32 of shape \(3, 8, 8\)"
-    ):
+    with pytest.raises(ValueError, match=r"write y\[:, 0\]"):
+        layer_stats(net, X, y[:, None])
+    with pytest.raises(ValueError, match=r"layer_stats: expected a batch.*got \(3, 8, 8\)"):
         layer_stats(net, X[0], y[:3])
+    with pytest.raises(ValueError, match="layer_stats: expected images in float32, but got uint8"):
+        layer_stats(net, X.astype("uint8"), y)
+    with pytest.raises(ValueError, match=r"scores of shape .*got \(4, 64, 2, 2\)"):
+        layer_stats(net[:-2], X, y)
     with pytest.raises(ValueError, match=r"does not take images of shape \(2, 8, 8\)"):
         layer_stats(net, X[:, :2], y)
 
@@ -342,3 +357,61 @@ def test_a_class_that_cannot_be_asked_for(y, words):
 def test_a_single_image_is_no_batch():
     with pytest.raises(ValueError, match=r"grad_cam: expected a batch of images.*write X\[None\]"):
         grad_cam(net_of(np.ones((2, 2))), np.ones((2, 4, 4)), np.array([0, 1], dtype="int32"))
+
+
+def zoo(version):
+    return vision.get_resnet(version, 18, classes=10)
+
+
+def in_a_row(*layers):
+    net = nn.HybridSequential()
+    net.add(*layers)
+    return net
+
+
+# a network, and how many times its last feature maps are smaller than its images
+NETWORKS = {
+    "a network of the zoo": (lambda: zoo(1), 32),
+    "pre-activation, with Flatten": (lambda: zoo(2), 32),
+    "dense layers with dropout": (lambda: vision.vgg11(classes=10), 16),
+    "body and head": (lambda: in_a_row(cifar_resnet(8)[:-1], nn.Dropout(0.5), nn.Dense(10)), 4),
+    "no pooling": (lambda: in_a_row(nn.Conv2D(10, 3, padding=1), nn.Dense(10)), 1),
+    "no dense layer": (
+        lambda: in_a_row(nn.Conv2D(10, 3, 2, 1), nn.GlobalAvgPool2D(), nn.Flatten()),
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_that_show_their_layers(name):
+    build, times = NETWORKS[name]
+    net, X = build(), np.random.uniform(size=(2, 3, 64, 64))
+    net.initialize(mx.init.Xavier())
+    maps = grad_cam(net, X, [3, 4])
+    assert maps.shape == (2, 64 // times, 64 // times)
+    assert (maps >= 0).all() and (grad_cam(net, X, [4, 3]) != maps).any()
+
+
+def test_maps_of_a_compiled_network_are_those_of_the_network():
+    net, X = cifar_resnet(8), np.random.uniform(size=(2, 3, 16, 16))
+    net.initialize(mx.init.Xavier())
+    maps = grad_cam(net, X, [1, 2])
+    assert maps.max() > 0 and (grad_cam(compile(net, X, "float32"), X, [1, 2]) == maps).all()
+    assert (grad_cam(net, X.asnumpy().astype(float), onp.array([1, 2])) == maps).all()
+
+
+@pytest.mark.filterwarnings("ignore:Cannot decide type")
+def test_networks_whose_maps_are_not_shown(tmp_path):
+    X, net = np.ones((2, 3, 16, 16)), cifar_resnet(8)
+    net.initialize()
+    net(X)
+    graph, params = map(str, export(net, tmp_path / "net"))
+    imported = gluon.SymbolBlock.imports(graph, ["data"], params)
+    for net in (imported, nn.Dense(2), in_a_row(nn.Dense(3), nn.Dense(2)), Residual(3), "net"):
+        with pytest.raises(TypeError, match=f"{type(net).__name__} shows no such layers"):
+            grad_cam(net, X, [0, 1])
+    with pytest.raises(RuntimeError, match=r"no weights yet .*net.initialize"):
+        grad_cam(cifar_resnet(8), X, [0, 1])
+    with pytest.raises(TypeError, match=r"^grad_cam\(\) missing 1 required .* 'y'"):
+        grad_cam(net, X)
