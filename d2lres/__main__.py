@@ -9,6 +9,8 @@ import sys
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return 0 if it went well."""
+    if hasattr(sys.stdout, "reconfigure"):  # names may have what a terminal lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     args = vars(_parser().parse_args(argv))
     run = args.pop("run")
     try:
@@ -48,7 +50,7 @@ def _parser():
     add = command(_transfer, "learn CIFAR-10 from few images, pre-trained and from scratch")
     add("--record", default="results/transfer.json", help="write the trials to this JSON file")
     add = command(_predict, "say which of the CIFAR-100 classes pictures look like")
-    add("images", nargs="+", metavar="IMAGE", help="a JPEG or PNG file")
+    add("images", nargs="+", metavar="IMAGE", help="a JPEG, PNG, GIF, BMP or WebP file")
     add = command(_summary, "list the layers of a network")
     add("network", help="such as resnet18, resnet50 or cifar_resnet20")
     add("--input", required=True, help="channels x height x width: 3x224x224")

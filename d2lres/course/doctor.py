@@ -5,6 +5,7 @@ import platform
 
 from ..data.cifar import CIFAR10, CIFAR100
 from ..data.fashion_mnist import FASHION_MNIST
+from ..files.whole import shown
 from ..runtime import devices, hook, machine
 
 __all__ = ["doctor"]
@@ -40,10 +41,10 @@ def doctor() -> bool:
         **data,
     }
     for name, value in found.items():
-        print(f"{name:14}{value}")
+        print(shown(f"{name:14}{value}"))
     advice = _advice() + data_advice
     for sentence in [f"amiss: {s}" for s in amiss] + [f"advice: {s}" for s in advice]:
-        print(sentence)
+        print(shown(sentence))
     if not amiss + advice:
         print("all is well")
     return not amiss

@@ -16,7 +16,7 @@ import sys
 
 import numpy as np
 
-from ..checks import height_width, whole
+from ..checks import height_width, labels, plain, whole
 from .batches import to_mxnet
 
 __all__ = [
@@ -308,7 +308,7 @@ class Cutout(Augmentation):
         self.size = whole("size", size)
         if not (fill is None or isinstance(fill, numbers.Real)):
             raise ValueError(f"fill is the one number all pixels of the square get, got {fill!r}")
-        self.fill = fill
+        self.fill = plain(fill)
 
     def _apply(self, images, rng):
         fill = self.fill or 0
@@ -382,7 +382,7 @@ class MixUp(Augmentation):
             raise ValueError(
                 f"alpha must be a number above 0, not {alpha!r}: try 0.2, or 1 for CIFAR"
             )
-        self.alpha = alpha
+        self.alpha = plain(alpha)
 
     def __call__(self, X, y, rng=None, num_classes=None):
         """Return the mixed images and what shares they have in each class.
@@ -414,18 +414,7 @@ class MixUp(Augmentation):
             )
         self._check(X, rng)
         num_classes = whole("num_classes", num_classes)
-        labels = y.asnumpy() if _is_mxnet(y) else np.asarray(y)
-        if labels.shape != (len(X),) or labels.dtype.kind not in "iu":
-            raise ValueError(
-                f"MixUp expects one label for each of the {len(X)} images, integers of shape "
-                f"({len(X)},), got {labels.dtype} of shape {labels.shape}: give it the y of X."
-            )
-        if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-            raise ValueError(
-                f"labels go from {labels.min()} to {labels.max()}, but num_classes={num_classes} "
-                f"has those from 0 to {num_classes - 1}: check y or num_classes."
-            )
-        return self._mix(X, labels, rng, num_classes)
+        return self._mix(X, labels(y, len(X), num_classes), rng, num_classes)
 
     def _mix(self, X, labels, rng, num_classes):
         n, classes = len(X), np.eye(num_classes, dtype="float32")
@@ -492,7 +481,7 @@ def _grey(X):
 def _number(name, value):
     if not (isinstance(value, numbers.Real) and 0 <= value < np.inf):
         raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
-    return value
+    return plain(value)
 
 
 def _ascending(name, value, words, above=-np.inf, most=np.inf):
@@ -501,4 +490,4 @@ def _ascending(name, value, words, above=-np.inf, most=np.inf):
     real = len(pair) == 2 and all(isinstance(x, numbers.Real) and np.isfinite(x) for x in pair)
     if not (real and above < pair[0] <= pair[1] <= most):
         raise ValueError(f"{name} must be two numbers, the smaller first, {words}, not {value!r}")
-    return pair
+    return plain(pair)

@@ -6,12 +6,15 @@ Importing this module does not import MXNet; only going through an `ArrayIter` d
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..checks import height_width, whole
+from .. import checks
+from ..checks import as_numpy, height_width, whole
+from ..files.whole import shown
 
 __all__ = [
     "ArrayIter",
@@ -66,7 +69,7 @@ def two_iterators(
     options["source"] = source_line(name, loaded.where, *counts, split=num_valid is not None)
     train_iter = ArrayIter(*parts[0], batch_size, shuffle=True, augment=augment, **options)
     test_iter = ArrayIter(*parts[1], batch_size, **options)
-    print(train_iter.source)
+    print(shown(train_iter.source))
     return train_iter, test_iter
 
 
@@ -87,10 +90,10 @@ class ArrayIter:
 
     Parameters
     ----------
-    images : numpy.ndarray
+    images : array or list
         uint8 of shape (n, channels, height, width).
-    labels : numpy.ndarray
-        Integers of shape (n,).
+    labels : array or list
+        Whole numbers of shape (n,).
     batch_size : int
     resize : int or (int, int), optional
     shuffle : bool, default False
@@ -143,12 +146,8 @@ class ArrayIter:
         normalize=None,
         source="",
     ):
-        if images.ndim != 4 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
-            raise ValueError(
-                "expected uint8 images (n, channels, height, width) and labels (n,), "
-                f"got {images.dtype} {images.shape} and {labels.shape}"
-            )
-        self.images, self.labels = images, labels.astype(np.int32)
+        self.images = images = _channels_first(as_numpy(images))
+        self.labels = checks.labels(labels, len(images))
         self.batch_size = whole("batch_size", batch_size)
         self.num_examples = len(images)
         self.seed, self.epoch, self.batch = whole("seed", seed, least=0), 0, 0
@@ -161,12 +160,9 @@ class ArrayIter:
         self.augment = augment
         self.normalize = _mean_std(normalize, images.shape[1])
         self._scale_and_shift = self.normalize and _scale_and_shift(*self.normalize)
-        old = self._augmented(images[:1].copy(), np.random.default_rng(0)).shape[2:]
-        size = height_width("resize", resize) or old
-        self.image_shape = (images.shape[1], *size)
-        self._resize = None
-        if size != old:
-            self._resize = [_bilinear(*pair) for pair in zip(old, size, strict=True)]
+        self._size = height_width("resize", resize)
+        first = self._augmented(images[:1].copy(), np.random.default_rng(0))
+        self.image_shape = (images.shape[1], *(self._size or first.shape[2:]))
 
     def __len__(self) -> int:
         return math.ceil(self.num_examples / self.batch_size)
@@ -195,13 +191,15 @@ class ArrayIter:
         if self.augment is None:
             return images
         new = self.augment(images, rng)
-        if getattr(new, "dtype", None) != np.uint8 or new.shape[:2] != images.shape[:2]:
+        array = as_numpy(new)
+        fits = array.ndim == 4 and array.shape[:2] == images.shape[:2]
+        if array.dtype != np.uint8 or not fits:
+            came = f"{array.dtype} {array.shape}" if array.ndim else type(new).__name__
             raise ValueError(
                 f"augment must return uint8 images, as many as it was given, {images.shape}; "
-                f"{self.augmented_by} returned {getattr(new, 'dtype', type(new).__name__)} "
-                f"{getattr(new, 'shape', '')}"
+                f"{self.augmented_by} returned {came}"
             )
-        return new
+        return array
 
     def _pixels(self, images):
         if self._scale_and_shift:
@@ -211,11 +209,31 @@ class ArrayIter:
         else:
             X = images.astype(np.float32)
             X /= 255
-        if self._resize:
-            rows, columns = self._resize
+        if self._size and self._size != X.shape[2:]:
+            rows, columns = map(_bilinear, X.shape[2:], self._size)
             # image by image: products so small stay on this thread, and leave MXNet the others
             X = rows @ (X @ columns.T)
         return X
+
+
+def _channels_first(images):
+    """Return the images, or say how to write what an `ArrayIter` takes."""
+    hint = ""
+    if images.dtype.kind in "iu":
+        hint = ": if they go from 0 to 255, write images.astype('uint8')"
+    elif images.dtype.kind == "f":
+        hint = ": if they go from 0 to 1, write (255 * images).round().astype('uint8')"
+    if images.dtype == np.uint8:
+        hint = ": of grey images write images[:, None]" if images.ndim == 3 else ""
+        if images.ndim == 4:
+            _, first, height, last = images.shape
+            if not (min(first, height) > 4 >= last):
+                return images
+            hint = ": the channels come first, write images.transpose(0, 3, 1, 2)"
+    raise ValueError(
+        "expected uint8 images (n, channels, height, width), but got "
+        f"{images.dtype} {images.shape}{hint}"
+    )
 
 
 def first_of_each_class(labels: np.ndarray, num: int) -> np.ndarray:
@@ -293,6 +311,7 @@ def _scale_and_shift(mean, std):
     return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 
+@functools.lru_cache
 def _bilinear(old, new):
     """Return the matrix (new, old) that resizes one axis as OpenCV does."""
     at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)

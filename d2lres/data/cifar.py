@@ -172,7 +172,7 @@ def load_data_cifar100(
     FileNotFoundError, ValueError
         As `load_data_cifar10`; also if `fine` is not True or False.
     """
-    if not isinstance(fine, bool):
+    if not isinstance(fine, (bool, np.bool_)):
         raise ValueError(
             f"fine must be True, for 100 classes, or False, for 20 superclasses, not {fine!r}"
         )

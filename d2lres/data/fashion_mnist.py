@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checks import labels
 from ..files import download
 from ..files.sources import Place, Source, download_files
 from ..files.whole import expect, written_whole
@@ -129,7 +130,8 @@ def load_data_fashion_mnist(
 
 def text_labels(indices: Iterable[int]) -> list[str]:
     """Return the names of Fashion-MNIST's classes for numbers from 0 to 9."""
-    return [FASHION_MNIST_LABELS[int(i)] for i in indices]
+    numbers = indices if hasattr(indices, "shape") else list(indices)
+    return [FASHION_MNIST_LABELS[i] for i in labels(numbers, None, len(FASHION_MNIST_LABELS))]
 
 
 def read_idx(path: Path, wanted: tuple | None = None) -> tuple[np.ndarray, tuple]:
@@ -206,9 +208,9 @@ def _read_at_most(stream, limit):
 def _split(arrays, paths):
     """Return ((training images, labels), (test images, labels))."""
     for i in (0, 2):
-        (n, *size), labels = arrays[i].shape, arrays[i + 1]
+        (n, *size), found = arrays[i].shape, len(arrays[i + 1])
         expect(size == [28, 28], paths[i], "images of 28x28", "x".join(map(str, size)))
-        expect(len(labels) == n, paths[i + 1], f"{n:,} labels", f"{len(labels):,}")
+        expect(found == n, paths[i + 1], f"{n:,} labels", f"{found:,}")
     return [(arrays[0][:, None], arrays[1]), (arrays[2][:, None], arrays[3])]
 
 

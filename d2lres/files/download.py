@@ -32,8 +32,10 @@ def in_few_words(error: Exception) -> str:
         error = error.reason
     if isinstance(error, http.client.HTTPException) and not isinstance(error, ConnectionError):
         return f"an answer that is not HTTP ({error!r:.100})"
-    words = getattr(error, "strerror", None) or str(error) or repr(error)
-    return " ".join(words.split())
+    words = getattr(error, "strerror", None)
+    if words and getattr(error, "filename", None):  # of this machine
+        words += f": {error.filename}"
+    return " ".join((words or str(error) or repr(error)).split())
 
 
 def fetch(urls: Iterable[str], file: Path, limit: int, check: Callable, deadline: float) -> None:

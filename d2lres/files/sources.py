@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 from . import download
 from .archive import unpack
-from .whole import cache_folder, expect, locked
+from .whole import cache_folder, expanded, expect, locked
 
 __all__ = ["Archive", "Loaded", "Place", "Source", "download_archive", "download_files"]
 
 REMOVED = "The file was removed; run this again to fetch it anew."  # the cure for one of ours
+NO = ("", "0", "false", "no", "off")
 _why_not: dict[Path, str] = {}  # folders that could not be filled: not tried again by every load
 
 
@@ -39,9 +40,13 @@ class Place(NamedTuple):
         try:
             yield
         except ValueError as error:
+            cure = self.cure
             if self.ours and path:
-                path.unlink()
-            raise ValueError(f"{error} {self.cure}") from None
+                try:
+                    path.unlink()
+                except OSError:  # a cache that can only be read
+                    cure = "Remove the file, and run this again to fetch it anew."
+            raise ValueError(f"{error} {cure}") from None
 
 
 class Archive(NamedTuple):
@@ -145,12 +150,14 @@ class Source:
             if self._paths(given.folder):
                 return given, ""
             note = "$D2LRES_DATA holds no such files"
-        where = only or "the user cache"
-        cache = Place(only or cache_folder(), f"from {where}", REMOVED, self.files, ours=True)
+            if not given.folder.is_dir():
+                note = f"$D2LRES_DATA is no folder: {given.folder}"
+        where, home = only or "the user cache", expanded(only) if only else cache_folder()
+        cache = Place(home, f"from {where}", REMOVED, self.files, ours=True) if home else None
         for place in (cache, *(() if only else self.places)):
-            if not self.missing(place.folder):
+            if place and not self.missing(place.folder):
                 return place, note
-        way, why_not = ("", "") if offline else self._fill(cache.folder / self.folder)
+        way, why_not = ("", "") if offline else self._fill(home and home / self.folder)
         if way:
             return cache._replace(name=f"{way} into {where}"), note
         if self.sample:
@@ -193,8 +200,10 @@ class Source:
         way, why_not : str
             What was done, and why nothing could be: one of the two is empty.
         """
-        if os.environ.get("D2LRES_OFFLINE", "0") not in ("", "0"):
+        if os.environ.get("D2LRES_OFFLINE", "").strip().lower() not in NO:
             return "", "D2LRES_OFFLINE is set"
+        if not folder:
+            return "", "there is no home for a cache: set HOME"
         if folder in _why_not:
             return "", _why_not[folder]
         problems = []
@@ -263,9 +272,10 @@ def _check_archive(archive, path):
 
 def _given_place():
     """Return the folder that ``$D2LRES_DATA`` names, if it is set."""
-    given = os.environ.get("D2LRES_DATA")
-    cure = "Put good files there, or unset D2LRES_DATA."
-    return Place(Path(given).expanduser(), "from $D2LRES_DATA", cure) if given else None
+    if not (given := os.environ.get("D2LRES_DATA", "").strip()):
+        return None
+    folder = Path(os.path.abspath(os.path.expanduser(given)))
+    return Place(folder, "from $D2LRES_DATA", "Put good files there, or unset D2LRES_DATA.")
 
 
 def _with_notes(text, *notes):

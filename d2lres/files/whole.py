@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["cache_folder", "expanded", "expect", "locked", "written_whole"]
+__all__ = ["cache_folder", "expanded", "expect", "legible", "locked", "shown", "written_whole"]
 
 
 def expanded(path: str | os.PathLike) -> Path:
@@ -23,6 +24,17 @@ def expanded(path: str | os.PathLike) -> Path:
     if whole.parts[:1] == ("~",):  # a folder of that name is never meant
         raise ValueError(f"{whole}: there is no home for ~. Set HOME, or write the whole path.")
     return whole
+
+
+def legible(path: str | os.PathLike) -> str:
+    """Return a path as text: a byte of it that is no UTF-8 as an escape, not half a character."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def shown(text: str) -> str:
+    """Return a text, with names of files in it, as ``print`` takes it: the rest as escapes."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def expect(condition: bool, path: Path, expected: str, found) -> None:

@@ -339,10 +339,10 @@ def test_mixup_repeats_and_agrees_on_mxnet(images):
 @pytest.mark.parametrize(
     "arguments, error, words",
     [
-        (([0, 2], rng(), 2), ValueError, "labels go from 0 to 2, but num_classes=2 has those from"),
+        (([0, 2], rng(), 2), ValueError, "labels go from 0 to 2, but there are 2 classes"),
         (([-1, 1], rng(), 2), ValueError, "labels go from -1 to 1"),
-        (([0.0, 1.0], rng(), 2), ValueError, "got float64 of shape"),
-        (([0], rng(), 2), ValueError, r"one label for each of the 2 images.* of shape \(1,\)"),
+        (([0.5, 1.0], rng(), 2), ValueError, "the whole numbers of classes, but one is 0.5"),
+        (([0], rng(), 2), ValueError, r"one for each of the 2 images.* got shape \(1,\)"),
         (([0, 1], rng()), ValueError, "num_classes must be a whole number of at least 1, not None"),
         (([0, 1], 0, 2), TypeError, "a generator of random numbers, got 0"),
         ((rng(),), TypeError, "MixUp mixes labels too, got images alone"),
@@ -364,6 +364,9 @@ def test_repr():
     )
     assert repr(ColorJitter(0.4)) == "ColorJitter(brightness=0.4, contrast=0, saturation=0)"
     assert repr(MixUp(0.2)) == "MixUp(alpha=0.2)"
+    assert repr(ColorJitter(np.float64(0.4))) == repr(ColorJitter(0.4))  # for the record of a run
+    assert repr(RandomRotation(np.int64(15))) == repr(RandomRotation(15))
+    assert repr(Cutout(np.int64(8), np.uint8(3))) == "Cutout(size=8, fill=3)"
     both = Compose([RandomFlip(), Cutout(8)])
     assert repr(both) == "Compose([RandomFlip(p=0.5), Cutout(size=8)])"
 

@@ -117,6 +117,16 @@ def test_augments_before_it_resizes(toy):
     assert np.array_equal(pixels(data_iter), pixels(expected))
 
 
+def test_augmented_images_may_differ_in_size_from_batch_to_batch(toy):
+    def crop(images, rng):
+        return images[:, :, rng.integers(9) :]
+
+    data_iter = data.ArrayIter(*toy, 5, augment=crop, seed=1)
+    assert len({X.shape for X in pixels(data_iter)}) == 2
+    data_iter = data.ArrayIter(*toy, 5, augment=crop, seed=1, resize=20)
+    assert {X.shape for X in pixels(data_iter)} == {(5, 1, 20, 20)}
+
+
 def test_record_of_the_augmentation(toy):
     both = Compose([RandomCrop(2), RandomFlip()])
     words = "Compose([RandomCrop(padding=2), RandomFlip(p=0.5)])"
@@ -130,6 +140,7 @@ BAD_AUGMENT = {
     "the class": (RandomFlip, "one callable like .* not <class"),
     "another dtype": (lambda X, rng: X / 255, "must return uint8 images.*returned float64"),
     "fewer images": (lambda X, rng: X[:0], r"as many .* \(1, 1, 28, 28\); .* \(0, 1, 28, 28\)"),
+    "flat images": (lambda X, rng: X.reshape(1, 1, -1), r"returned uint8 \(1, 1, 784\)"),
     "nothing": (lambda X, rng: None, "returned NoneType"),
 }
 
@@ -247,9 +258,62 @@ def test_resized_images_stay_in_range():
         assert 1 - 1e-6 < X.min() <= X.max() <= 1
 
 
-def test_bad_arrays():
-    with pytest.raises(ValueError, match=r"expected uint8 images .* got float64 \(2, 28, 28\)"):
-        data.ArrayIter(np.zeros((2, 28, 28)), np.zeros(2), 1)
+@pytest.mark.parametrize(
+    "images, words",
+    [
+        (np.zeros((2, 32, 32, 3), np.uint8), r"images.transpose\(0, 3, 1, 2\)"),
+        (np.zeros((2, 28, 28, 1), np.uint8), r"images.transpose\(0, 3, 1, 2\)"),
+        (np.zeros((2, 5, 224, 4), np.uint8), r"images.transpose\(0, 3, 1, 2\)"),
+        (np.zeros((2, 28, 28), np.uint8), r"\(2, 28, 28\): of grey images write images\[:, None\]"),
+        (np.zeros((2, 784), np.uint8), r"got uint8 \(2, 784\)$"),
+        (np.zeros((2, 1, 8, 8)), r"got float64 .*\(255 \* images\).round\(\).astype\('uint8'\)"),
+        (np.zeros((2, 1, 8, 8), int).tolist(), r"got int64 .*, write images.astype\('uint8'\)"),
+        ([None, None], r"got object \(2,\)$"),
+    ],
+)
+def test_bad_images(images, words):
+    words = rf"expected uint8 images \(n, channels, height, width\), but .*{words}"
+    with pytest.raises(ValueError, match=words):
+        data.ArrayIter(images, np.zeros(2), 1)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 28, 28), (2, 9, 9), (3, 32, 3), (4, 32, 4), (16, 4, 4), (512, 1, 1), (13, 64, 64)]
+)
+def test_any_number_of_channels_may_come_first(shape):
+    assert data.ArrayIter(np.zeros((2, *shape), np.uint8), np.zeros(2), 1).image_shape == shape
+
+
+@pytest.mark.parametrize(
+    "labels, words",
+    [
+        ([0, 0.7], "whole numbers of classes, but one is 0.7"),
+        ([0.2, 1.5], "but one is 0.2"),
+        ([0, np.nan], "but one is nan"),
+        ([0, 2**32 + 1], "but one is 4294967297"),
+        (["cat", "dog"], "whole numbers of classes, not an array of <U3"),
+        (np.zeros((2, 1)), r"of shape \(2,\), but got shape \(2, 1\); write y\[:, 0\]"),
+        (np.eye(2), r"but got shape \(2, 2\); write y.argmax"),
+        ([0], r"one for each of the 2 images, of shape \(2,\), but got shape \(1,\)"),
+    ],
+)
+def test_bad_labels(labels, words):
+    with pytest.raises(ValueError, match=words):
+        data.ArrayIter(np.zeros((2, 1, 4, 4), np.uint8), labels, 1)
+
+
+def test_lists_and_arrays_of_any_kind_are_taken(toy):
+    mx = pytest.importorskip("mxnet")
+    images, labels = toy
+    for kind in (list, np.float64, np.int16, lambda a: mx.np.array(a, dtype="int64")):
+        data_iter = data.ArrayIter(list(images), kind(labels), 4)
+        assert np.array_equal(data_iter.images, images) and data_iter.labels.dtype == np.int32
+        assert np.array_equal(data_iter.labels, labels)
+    assert data.ArrayIter(images[:2], [True, False], 2).labels.tolist() == [1, 0]
+    whole = data.ArrayIter(
+        mx.np.array(images, dtype="uint8"), labels, np.int64(10), resize=np.int8(9)
+    )
+    assert pixels(whole)[0].shape == (10, 1, 9, 9)
 
 
 def test_first_of_each_class():
@@ -353,3 +417,11 @@ def test_bad_options(load, words, values):
     for options in values:
         with pytest.raises(ValueError, match=words):
             load(**options)
+
+
+def test_options_in_numbers_of_numpy(load):
+    options = {"num_train": np.int32(30), "num_test": np.int64(20), "resize": np.int64(9)}
+    both = load(np.int16(8), **options, seed=np.int64(2**62))
+    assert [each.num_examples for each in both] == [30, 20]
+    assert type(both[0].seed) is int and both[0].image_shape == (1, 9, 9)
+    assert len(list(load(8, seed=2**200)[0])) == 75

@@ -1,6 +1,9 @@
 """Pictures of any kind in folders become batches like those of the other data sets."""
 
 import io
+import os
+import struct
+import sys
 import zlib
 
 import numpy as np
@@ -122,9 +125,57 @@ def test_kinds_of_pictures(kind, tmp_path):
     assert colour_of(tmp_path / "1.png") == colour
 
 
-def test_a_transparent_palette(tmp_path):
-    Image.new("P", (9, 9), 0).save(tmp_path / "1.png", transparency=0)
+def png(depth, kind, row, transparent, palette=b""):
+    """A PNG of 4x4 pixels with a transparent colour."""
+    parts = {b"IHDR": struct.pack(">IIBBBBB", 4, 4, depth, kind, 0, 0, 0), b"PLTE": palette}
+    parts |= {b"tRNS": transparent, b"IDAT": zlib.compress((b"\0" + row) * 4), b"IEND": b""}
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, part in parts.items():
+        if part or name == b"IEND":
+            sums = struct.pack(">I", zlib.crc32(name + part))
+            content += struct.pack(">I", len(part)) + name + part + sums
+    return content
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        png(1, 0, b"\0", struct.pack(">H", 0)),
+        png(2, 0, bytes([0b10101010]), struct.pack(">H", 2)),
+        png(4, 0, b"\x99\x99", struct.pack(">H", 9)),
+        png(8, 0, b"\x09" * 4, struct.pack(">H", 9)),
+        png(16, 0, struct.pack(">4H", *[17921] * 4), struct.pack(">H", 17921)),
+        png(8, 2, b"\1\2\3" * 4, struct.pack(">3H", 1, 2, 3)),
+        png(16, 2, struct.pack(">3H", 515, 1029, 9) * 4, struct.pack(">3H", 515, 1029, 9)),
+        png(8, 3, b"\0" * 4, b"\0", b"\1\2\3"),
+    ],
+    ids=["grey 1", "grey 2", "grey 4", "grey 8", "grey 16", "RGB 8", "RGB 16", "palette"],
+)
+def test_a_transparent_colour_is_white_at_any_depth(tmp_path, picture):
+    (tmp_path / "1.png").write_bytes(picture)
     assert colour_of(tmp_path / "1.png") == (255, 255, 255)
+
+
+def test_only_the_transparent_colour_of_16_bits_is_white(tmp_path):
+    picture = png(16, 0, struct.pack(">4H", *[17920] * 4), struct.pack(">H", 17921))
+    (tmp_path / "1.png").write_bytes(picture)
+    assert colour_of(tmp_path / "1.png") == (70, 70, 70)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+def test_formats_and_the_first_of_moving_pictures(tmp_path, kind):
+    frames = [Image.new("RGB", (9, 9), colour) for colour in (RED, GREEN)]
+    moving = (
+        {"save_all": True, "append_images": frames[1:]} if kind in ("GIF", "PNG", "WEBP") else {}
+    )
+    frames[0].save(tmp_path / "1", kind, **moving)
+    assert np.allclose(colour_of(tmp_path / "1"), RED, atol=2)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_damaged_note_of_the_camera_does_no_harm(tmp_path, kind, recwarn):
+    Image.new("RGB", (9, 9), RED).save(tmp_path / "1", kind, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09")
+    assert np.allclose(colour_of(tmp_path / "1"), RED, atol=2) and not recwarn.list
 
 
 def test_inks_of_a_printer(tmp_path):
@@ -157,17 +208,35 @@ BAD = {
 }
 
 
+LEFT_OUT = "left out {} that cannot be read as JPEG, PNG, GIF, BMP or WebP: {}"
+
+
 @pytest.mark.parametrize("kind", BAD)
 def test_files_that_cannot_be_read_are_listed(kind, pets, capsys):
     content, reason = BAD[kind]
     (pets / "dog" / "bad.png").write_bytes(content)
-    words = rf"dog/bad.png is no JPEG or PNG that can be read \(.*{reason}"
+    words = rf"dog/bad.png is no JPEG, PNG, .* that can be read \(.*{reason}"
     with pytest.raises(ValueError, match=words):
         read_image(pets / "dog" / "bad.png", 8)
     load_image_folder(pets, 4, 8)
-    skipped, source = capsys.readouterr().out.splitlines()
-    assert skipped == "left out 1 that cannot be read: dog/bad.png"
+    left_out, source = capsys.readouterr().out.splitlines()
+    assert left_out == LEFT_OUT.format(1, "dog/bad.png")
     assert source.startswith("pets: 12 training and 3 test images")
+
+
+def test_what_lies_elsewhere_or_is_something_else_is_listed(pets, capsys):
+    (pets / "README.md").write_text("no picture")
+    (pets / "dog" / "more").mkdir()
+    (pets / "dog" / "0.png").rename(pets / "dog" / "more" / "0.png")
+    (pets / "cat" / "0.png").rename(pets / "cat" / "0 (a copy).PNG.download")  # read all the same
+    (pets / "cat" / "loop").symlink_to("loop")
+    (pets / "dog" / "up").symlink_to("..")
+    os.mkfifo(pets / "dog" / "pipe.png")
+    load_image_folder(pets, 4, 8)
+    left_out, source = capsys.readouterr().out.splitlines()
+    names = "README.md, cat/loop, dog/more/, dog/pipe.png, dog/up/"
+    assert left_out == LEFT_OUT.format(5, names)
+    assert source.startswith("pets: 11 training and 3 test images")
 
 
 def test_a_long_list_is_cut(pets, capsys):
@@ -178,12 +247,37 @@ def test_a_long_list_is_cut(pets, capsys):
     assert line.startswith("left out 12 that") and line.endswith("cat/bad09.jpg, and 2 more")
 
 
-def test_what_is_not_looked_at(pets, capsys):
+def test_what_is_hidden_is_passed_over(pets, capsys):
     (pets / ".ipynb_checkpoints").mkdir()
-    for name in ("cat/._0.jpg", "cat/.hidden.png", "cat/notes.txt", "README.md"):
+    for name in ("cat/._0.jpg", "cat/.hidden.png", ".DS_Store"):
         (pets / name).write_text("no picture")
     load_image_folder(pets, 4, 8)
     assert capsys.readouterr().out.startswith("pets: 12 training")
+
+
+@pytest.mark.parametrize(
+    "encoding, umlaut, broken",
+    [("utf-8", "K\xe4tzchen", "d\\xffg"), ("ascii", "K\\xe4tzchen", "d\\xffg")],
+)
+def test_any_names_on_any_terminal(pets, monkeypatch, encoding, umlaut, broken):
+    (pets / "cat").rename(pets / "K\xe4tzchen")
+    folder = os.fsencode(pets) + b"/d\xffg"
+    os.rename(pets / "dog", folder)
+    with open(folder + b"/bad\xff.png", "wb"):
+        pass
+    printed = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", printed)
+    train_iter, _ = load_image_folder(pets, 4, 8)
+    printed.seek(0)
+    assert LEFT_OUT.format(1, f"{broken}/bad\\xff.png\n") in (text := printed.read())
+    assert f"of 2 classes ({umlaut}, {broken})" in text
+    assert train_iter.class_names == ("K\xe4tzchen", "d\\xffg")
+    assert train_iter.source.encode("utf-8")
+
+
+def test_a_folder_at_home(pets, monkeypatch):
+    monkeypatch.setenv("HOME", str(pets.parent))
+    assert str(pets) in load_image_folder("~/pets", 4, 8)[0].source
 
 
 def test_folders_that_do_not_fit(pets, tmp_path):
@@ -198,8 +292,11 @@ def test_folders_that_do_not_fit(pets, tmp_path):
         load_image_folder(pets, 4, 8)
     (pets / "bird" / "1.png").touch()
     Image.new("L", (4, 4)).save(pets / "bird" / "2.png")
-    with pytest.raises(ValueError, match="bird must hold.* 1 of 2 can be read"):
+    with pytest.raises(ValueError, match="bird must hold.* 1 of 2 can be read: add some"):
         load_image_folder(pets, 4, 8)
+    with pytest.raises(ValueError, match="pets must.* and folders in it are not looked into"):
+        (tmp_path / "zoo").mkdir()
+        load_image_folder(tmp_path, 4, 8)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +305,7 @@ def test_folders_that_do_not_fit(pets, tmp_path):
         ({"resize": None}, "resize must say how large"),
         ({"resize": 0}, "resize must be a whole number"),
         ({"test_share": 1}, "test_share is a part of the pictures, like 0.2, not 1"),
+        ({"test_share": "0.2"}, "test_share is a part of the pictures, like 0.2, not '0.2'"),
         ({"batch_size": 0}, "batch_size must be"),
         ({"seed": -1}, "seed must be"),
         ({"normalize": 3}, r"normalize must be \(mean, std\)"),

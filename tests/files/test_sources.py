@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import types
+from pathlib import Path
 
 import pytest
 from small_sets import contents_of, make_official, on_disk, small_set, write
@@ -107,8 +108,24 @@ def test_the_options_of_a_loader_reach_its_iterators(one):
 
 def test_given_folder_without_the_files(one, tmp_path, monkeypatch):
     write(one.cache, one.files)
-    monkeypatch.setenv("D2LRES_DATA", str(tmp_path / "nowhere"))
-    assert one.load() == "from the user cache ($D2LRES_DATA holds no such files)"
+    for value, words in {
+        str(tmp_path): " ($D2LRES_DATA holds no such files)",
+        str(tmp_path / "nowhere"): f" ($D2LRES_DATA is no folder: {tmp_path / 'nowhere'})",
+        str(one.cache / list(one.files)[0]): f" ($D2LRES_DATA is no folder: {one.cache}/",
+        "": "",
+        " ": "",
+    }.items():
+        monkeypatch.setenv("D2LRES_DATA", value)
+        assert one.load().startswith(f"from the user cache{words}")
+
+
+@pytest.mark.parametrize("value", ["~/given", "given", "{}/given/ ", "{}/given/../given"])
+def test_given_folder_in_other_words(one, tmp_path, monkeypatch, value):
+    write(tmp_path / "given", one.files)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("D2LRES_DATA", value.format(tmp_path))
+    assert one.load() == "from $D2LRES_DATA"
 
 
 def test_given_folder_with_some_files(one, tmp_path, monkeypatch):
@@ -141,6 +158,18 @@ def test_broken_file_in_the_cache_goes(one):
     with pytest.raises(ValueError, match="web page.*was removed; run this again"):
         one.load()
     assert contents_of(one.cache).keys() == one.files.keys() - {name}
+
+
+def test_broken_file_in_a_cache_that_can_only_be_read(one, monkeypatch):
+    name = list(one.files)[-1]
+    write(one.cache, one.files | {name: b"<html>Please log in</html>"})
+
+    def refuse(path):
+        raise PermissionError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(ValueError, match="web page.* Remove the file, and run this again"):
+        one.load()
 
 
 def test_images_of_your_own_are_told_apart(one, tmp_path, monkeypatch):
@@ -247,15 +276,16 @@ def test_deadline(one, monkeypatch):
     assert "not downloaded: not done after" in one.why_not("good")
 
 
-def test_offline(one, monkeypatch):
-    monkeypatch.setenv("D2LRES_OFFLINE", "1")
+@pytest.mark.parametrize("on, off", [("1", "0"), ("yes", "False"), ("TRUE", ""), ("2", " no ")])
+def test_offline(one, monkeypatch, on, off):
+    monkeypatch.setenv("D2LRES_OFFLINE", on)
     words = one.why_not("good")
     assert "(D2LRES_OFFLINE is set)" in words and not one.seen
     if not one.source.sample:
         command = f"python -m d2lres data {one.source.name.lower()}"
         folder = f"set D2LRES_DATA to a folder that holds {one.source.folder}"
         assert re.search(f": run `{command}` where there is a network, or {folder}", words)
-    monkeypatch.setenv("D2LRES_OFFLINE", "0")
+    monkeypatch.setenv("D2LRES_OFFLINE", off)
     assert one.fetch("good") == DOWNLOADED
 
 
@@ -264,7 +294,9 @@ def test_chosen_folder(one, tmp_path, monkeypatch):
     write(tmp_path / "usr", one.files)
     monkeypatch.setattr(sources, "cache_folder", lambda: pytest.fail("the cache was used"))
     stick = tmp_path / "stick"
-    assert one.fetch("good", only=stick) == f"downloaded into {stick}"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert one.fetch("good", only="~/stick") == "downloaded into ~/stick"
+    assert one.fetch("404", only=stick) == f"from {stick}"
     assert contents_of(stick / one.source.folder) == one.files
     monkeypatch.setenv("D2LRES_DATA", str(stick))
     assert one.fetch() == "from $D2LRES_DATA"
@@ -272,7 +304,15 @@ def test_chosen_folder(one, tmp_path, monkeypatch):
 
 def test_cache_that_cannot_be_written(one, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
-    assert "not downloaded: " in one.why_not("good")
+    assert f"not downloaded: Not a directory: {tmp_path / 'cache'}" in one.why_not("good")
+
+
+def test_no_home_for_a_cache(one, monkeypatch, tmp_path):
+    monkeypatch.setattr(sources, "cache_folder", lambda: None)
+    assert "there is no home for a cache: set HOME" in one.why_not("good")
+    assert one.fetch("good", only=tmp_path / "stick").startswith("downloaded into")
+    monkeypatch.setenv("D2LRES_DATA", str(tmp_path / "stick"))
+    assert one.load() == "from $D2LRES_DATA"
 
 
 # several at once, and other disasters
