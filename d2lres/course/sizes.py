@@ -53,7 +53,7 @@ class Scale(NamedTuple):
 
 
 _SCALES = {
-    # full is the run of Dive into Deep Learning, section 8.6.4
+    # full is the run of Dive into Deep Learning in its editions before 1.0, section 7.6
     "fashion_mnist": (
         Scale("quick", 2_000, 1_000, None, 3, 64, 0.05, True),
         Scale("lesson", 60_000, 10_000, None, 3, 256, 0.1, True),
