@@ -13,6 +13,7 @@ __all__ = [
     "as_numpy",
     "batches",
     "callable_like",
+    "channels_first",
     "checked",
     "device_of",
     "height_width",
@@ -205,9 +206,19 @@ def images(X, whose: str, ndim: int | None = 4):
             f"{whose}: expected images in float32, but got {dtype}. If the network learned from "
             "pixels between 0 and 1, as the loaders give them, write X.astype('float32') / 255"
         )
+    channels_first(X, whose)
     if isinstance(X, np.ndarray):
         return mx.np.array(X, dtype="float32")
     return X.astype("float32", copy=False)
+
+
+def channels_first(X, whose: str) -> None:
+    """Check that images do not have their channels last, as most files of others have them."""
+    if X.ndim == 4 and min(X.shape[1:3]) > 4 >= X.shape[3]:
+        raise ValueError(
+            f"{whose}: expected the channels first (n, channels, height, width), but got images of "
+            f"shape {X.shape}: write images.transpose(0, 3, 1, 2)"
+        )
 
 
 def labels(

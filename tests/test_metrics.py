@@ -176,6 +176,7 @@ def test_a_network_is_needed(net):
         (IMAGES[:0], r"got \(0, 1, 8, 8\)"),
         ((IMAGES * 255).astype("uint8"), r"float32, but got uint8.*X.astype\('float32'\) / 255"),
         (IMAGES > 0, "float32, but got bool"),
+        (IMAGES.transpose(0, 2, 3, 1), r"channels first .*images.transpose\(0, 3, 1, 2\)"),
         ("cat.png", r"got \(\)"),
         (None, r"got \(\)"),
     ],
@@ -198,8 +199,9 @@ def test_predict_wants_a_batch_of_images(net, X, words):
         ([(IMAGES, LABELS, 1)], TypeError, "got 3 parts"),
         (mx.io.NDArrayIter(mx.nd.array(IMAGES), mx.nd.array(LABELS)), TypeError, "got DataBatch"),
         ([((IMAGES * 255).astype("uint8"), LABELS)], ValueError, "float32, but got uint8"),
+        ([(IMAGES.transpose(0, 2, 3, 1), LABELS)], ValueError, "data_iter: .*the channels first"),
     ],
-    ids=["none", "None", "one batch", "three parts", "mx.io", "uint8"],
+    ids=["none", "None", "one batch", "three parts", "mx.io", "uint8", "channels last"],
 )
 def test_batches_are_pairs(net, batches, error, words):
     with pytest.raises(error, match=words):

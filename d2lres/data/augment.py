@@ -16,7 +16,7 @@ import sys
 
 import numpy as np
 
-from ..checks import height_width, labels, plain, whole
+from ..checks import channels_first, height_width, labels, plain, whole
 from .batches import to_mxnet
 
 __all__ = [
@@ -85,6 +85,7 @@ class Augmentation:
                 f"{name} expects a batch of images (n, channels, height, width), got the shape "
                 f"{images.shape}: for one grey image write image[None, None]."
             )
+        channels_first(images, name)
         if not isinstance(rng, np.random.Generator):
             raise TypeError(
                 f"{name} expects a generator of random numbers, got {rng!r}: "

@@ -146,7 +146,7 @@ class ArrayIter:
         normalize=None,
         source="",
     ):
-        self.images = images = _channels_first(as_numpy(images))
+        self.images = images = _images(images)
         self.labels = checks.labels(labels, len(images))
         self.batch_size = whole("batch_size", batch_size)
         self.num_examples = len(images)
@@ -216,20 +216,19 @@ class ArrayIter:
         return X
 
 
-def _channels_first(images):
-    """Return the images, or say how to write what an `ArrayIter` takes."""
+def _images(images):
+    """Return the images as NumPy's, or say how to write what an `ArrayIter` takes."""
+    images = as_numpy(images)
+    checks.channels_first(images, "ArrayIter")
+    if images.dtype == np.uint8 and images.ndim == 4:
+        return images
     hint = ""
-    if images.dtype.kind in "iu":
-        hint = ": if they go from 0 to 255, write images.astype('uint8')"
-    elif images.dtype.kind == "f":
+    if images.dtype.kind == "f":
         hint = ": if they go from 0 to 1, write (255 * images).round().astype('uint8')"
-    if images.dtype == np.uint8:
-        hint = ": of grey images write images[:, None]" if images.ndim == 3 else ""
-        if images.ndim == 4:
-            _, first, height, last = images.shape
-            if not (min(first, height) > 4 >= last):
-                return images
-            hint = ": the channels come first, write images.transpose(0, 3, 1, 2)"
+    elif images.dtype != np.uint8:
+        hint = ": if they go from 0 to 255, write images.astype('uint8')"
+    elif images.ndim == 3:
+        hint = ": of grey images write images[:, None]"
     raise ValueError(
         "expected uint8 images (n, channels, height, width), but got "
         f"{images.dtype} {images.shape}{hint}"
