@@ -5,6 +5,7 @@
 
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
 RUN := .venv/bin/python -m
+GET_DATA = @$(RUN) d2lres data fashion-mnist || true # the lessons do with the sample, too
 TESTS := tests
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 , := ,
@@ -30,10 +31,12 @@ setup: ## build .venv (every other target does it, once)
 	echo "d2lres: $(PYTHONS): not one of these runs; install Python 3.12 and call make again." >&2; \
 	exit 1
 
-lab: setup fashion-mnist ## get the data and open JupyterLab on the lessons
+lab: setup ## get the data and open JupyterLab on the lessons
+	$(GET_DATA)
 	$(RUN) jupyterlab --ip=127.0.0.1 --ServerApp.root_dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
-run: setup fashion-mnist ## get the data and train the main lesson's ResNet-18, without a browser
+run: setup ## get the data and train the main lesson's ResNet-18, without a browser
+	$(GET_DATA)
 	D2LRES_SCALE=$(or $(D2LRES_SCALE),lesson) $(RUN) d2lres run
 
 data: setup ## get Fashion-MNIST and CIFAR (340 MB), or say where they were found
@@ -95,7 +98,8 @@ notebooks: setup data ## run every notebook at scale lesson and save it with its
 	D2LRES_SCALE=lesson $(RUN) nbconvert --to=notebook --inplace --execute \
 	  --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 
-bench: setup fashion-mnist $(if $(filter torch,$(PEERS)),.venv-torch/installed) ## measure the speed beside others' (PEERS=torch: also PyTorch's)
+bench: setup $(if $(filter torch,$(PEERS)),.venv-torch/installed) ## measure the speed beside others' (PEERS=torch: also PyTorch's)
+	$(GET_DATA)
 	.venv/bin/python benchmarks/bench.py $(if $(PEERS),--peers $(PEERS))
 
 .venv-torch/installed: | setup ## an environment of its own, so that nothing of PyTorch's is seen by MXNet

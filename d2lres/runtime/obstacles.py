@@ -14,7 +14,7 @@ __all__ = ["before_setup", "has_gpu_wheel", "installed", "loads", "obstacles"]
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 EXTRAS = ("cpu", "gpu")
-GIGABYTES = {"cpu": 1, "gpu": 6}  # that an environment takes on the disk
+GIGABYTES = {"cpu": 1, "gpu": 5}  # that an environment takes on the disk
 WHEELS = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64"))
 
 

@@ -115,7 +115,7 @@ FAULTS = [  # what is broken, how, whether it shows only when .venv is begun, an
     ("obstacles.os.access", lambda path, mode: False, False, "copy it to a folder of your own"),
     ("goes_well", lambda *module: False, True, "could not make"),
     ("goes_well", fails(errno.ENOENT), True, "/a/path"),
-    ("obstacles.shutil.disk_usage", lambda path: Mock(free=10**8), True, "takes 6 GB"),
+    ("obstacles.shutil.disk_usage", lambda path: Mock(free=10**8), True, "takes 5 GB"),
     ("goes_well", lambda *module: module[0] == "venv" or module[-1] == "--quiet", True, "network"),
     ("goes_well", lambda *module: module[0] != "ipykernel", True, "network"),
     ("json.dump", fails(errno.ENOSPC), True, "No space left on device: '/a/path': see that"),
@@ -183,12 +183,15 @@ def test_two_at_once_set_up_once(clone):
 
 def test_what_a_killed_set_up_has_called_is_waited_for(bootstrap, monkeypatch, tmp_path):
     monkeypatch.setattr(bootstrap, "ROOT", str(tmp_path))
+    orphans, script = [], tmp_path / "sleeper.py"
+    script.write_text("import time; time.sleep(60)")
+    call = lambda command, **kwargs: orphans.append(  # noqa: E731
+        subprocess.Popen([sys.executable, script], **kwargs)
+    )
+    monkeypatch.setattr(bootstrap.subprocess, "call", call)
     with bootstrap.alone():
-        sleeper = "import time; print(flush=True); time.sleep(60)"
-        orphan = subprocess.Popen(
-            [sys.executable, "-c", sleeper], stdout=subprocess.PIPE, close_fds=False
-        )
-        orphan.stdout.read(1)
+        bootstrap.run("pip")
+    (orphan,) = orphans
     waiting = threading.Thread(target=lambda: bootstrap.alone().__enter__())
     waiting.start()
     waiting.join(0.2)

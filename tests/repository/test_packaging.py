@@ -231,7 +231,7 @@ def make(*arguments, **environment):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "MAKEFLAGS": "", **environment},
     )
 
 
@@ -253,3 +253,15 @@ def test_make_points_to_its_help():
 @pytest.mark.parametrize(("asked", "scale"), [("quick", "quick"), ("", "lesson")])
 def test_make_run_keeps_the_scale_that_is_asked_for(asked, scale):
     assert f"D2LRES_SCALE={scale} " in make("-n", "run", D2LRES_SCALE=asked).stdout
+
+
+def test_make_opens_the_lessons_where_the_data_cannot_be_got(tmp_path):
+    run = tmp_path / "run"
+    run.write_text("#!/bin/sh\necho ran $*\n[ $2 != data ]\n")
+    run.chmod(0o755)
+    for target, last in [("lab", "ran jupyterlab"), ("run", "ran d2lres run")]:
+        told = make("-o", "setup", target, f"RUN={run}")
+        assert told.returncode == 0, told.stderr
+        said = [line for line in told.stdout.splitlines() if line.startswith("ran ")]
+        assert said[0] == "ran d2lres data fashion-mnist" and said[1].startswith(last)
+    assert make("-o", "setup", "data", f"RUN={run}").returncode == 2
