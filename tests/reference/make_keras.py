@@ -9,7 +9,7 @@ keras_resnet.npz has for the network of 8 layers for CIFAR-10 `tensors` (the pat
 each weight, a line each) and `Y`: what the network in inference mode makes of
 `draw("X", (2, 16, 16, 3))` with the weights of `draw`.
 
-keras_block.npz has the residual block of the book, initialised by Keras and trained for a few
+keras_block.npz has the residual block, initialized by Keras and trained for a few
 steps: `X`, each weight by its path, `inference` and `training` (its output in each mode),
 `after/PATH`, the running averages after that one pass in training mode, `initial/PATH`, what its
 second convolution began with, and `same`: what the block gives in inference mode if its strided
@@ -77,7 +77,7 @@ def reference_of_resnet():
 
 
 def residual(in_channels, num_channels, strides, same=False):
-    """The residual block as the book has it, with a 1x1 convolution on its shortcut."""
+    """The residual block in Keras, with a 1x1 convolution on its shortcut."""
     X = inputs = keras.Input((6, 6, in_channels))
     if not same:
         X = layers.ZeroPadding2D(1)(X)

@@ -11,7 +11,7 @@ torch_resnets.npz has for torchvision's networks of each depth, with 10 classes,
 (the name and the shape of each tensor in the state dict, a line each) and `DEPTH/Y`: what the
 network in inference mode makes of `draw("X", (2, 3, 64, 64))` with the weights of `draw`.
 
-torch_block.npz has the residual block of the book, initialised by PyTorch and trained for a few
+torch_block.npz has the residual block, initialized by PyTorch and trained for a few
 steps: `X`, each tensor of its state dict, `inference` and `training` (its output in each mode),
 `after/NAME`, the running averages after that one pass in training mode, and `initial/NAME`, what
 its second convolution began with.
@@ -54,7 +54,7 @@ def reference_of_resnet(depth):
 
 
 class Residual(nn.Module):
-    """The residual block as the book has it in PyTorch."""
+    """The residual block in PyTorch."""
 
     def __init__(self, in_channels, num_channels, use_1x1conv=False, strides=1):
         super().__init__()
