@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import checks
 from ..checks import as_numpy, height_width, whole
-from ..files.whole import shown
+from ..files.whole import legible, shown
 
 __all__ = [
     "ArrayIter",
@@ -66,7 +66,8 @@ def two_iterators(
         sets = split_by_class(*sets[0], asked["num_valid"])
     parts = [_first(*sets[0], asked["num_train"]), _first(*sets[1], asked["num_test"])]
     counts = [(len(part[1]), len(whole[1])) for part, whole in zip(parts, sets, strict=True)]
-    options["source"] = source_line(name, loaded.where, *counts, split=num_valid is not None)
+    line = source_line(name, loaded.where, *counts, split=num_valid is not None)
+    options["source"] = legible(line)
     train_iter = ArrayIter(*parts[0], batch_size, shuffle=True, augment=augment, **options)
     test_iter = ArrayIter(*parts[1], batch_size, **options)
     print(shown(train_iter.source))

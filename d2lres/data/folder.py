@@ -84,15 +84,15 @@ def load_image_folder(
         read = [_read_class(folder, size) for folder in folders]
         left_out = [path for _, paths in [(None, others), *read] for path in paths]
         if left_out:
-            names = [legible(each.relative_to(path)) + "/" * each.is_dir() for each in left_out]
+            names = [str(each.relative_to(path)) + "/" * each.is_dir() for each in left_out]
             line = f"left out {len(names):,} that cannot be read as {KINDS}: {_listed(names)}"
             print(shown(line))
-        where = f"of {len(folders)} classes ({_listed(class_names)}) from {legible(path)}"
+        where = f"of {len(folders)} classes ({_listed(class_names)}) from {path}"
         return Loaded(_split([images for images, _ in read], test_share, seed), where)
 
     options = {"num_train": num_train, "num_test": num_test, "num_valid": None}
     options |= {"augment": augment, "normalize": normalize, "seed": seed}
-    both = two_iterators(legible(path.resolve().name), find, batch_size, **options)
+    both = two_iterators(path.resolve().name, find, batch_size, **options)
     for data_iter in both:
         data_iter.class_names = class_names
     return both

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["cache_folder", "expanded", "expect", "legible", "locked", "shown", "written_whole"]
+__all__ = [
+    "cache_folder",
+    "expanded",
+    "expect",
+    "legible",
+    "locked",
+    "shown",
+    "writable",
+    "written_whole",
+]
 
 
 def expanded(path: str | os.PathLike) -> Path:
@@ -26,15 +37,16 @@ def expanded(path: str | os.PathLike) -> Path:
     return whole
 
 
-def legible(path: str | os.PathLike) -> str:
-    """Return a path as text: a byte of it that is no UTF-8 as an escape, not half a character."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def legible(text: str) -> str:
+    """Return a line with names of files in it, which may be any bytes: odd ones as escapes."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub("[\0-\x1f\x7f-\x9f]", lambda control: repr(control[0])[1:-1], text)
 
 
 def shown(text: str) -> str:
-    """Return a text, with names of files in it, as ``print`` takes it: the rest as escapes."""
+    """Return such a line as ``print`` takes it, whatever the encoding of the terminal."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    return legible(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def expect(condition: bool, path: Path, expected: str, found) -> None:
@@ -49,7 +61,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
 
     Until then its name ends in ``.part``. On an error nothing of it stays.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write it at once
+    part = _part(path)
     try:
         with open(part, "wb") as file:
             yield file
@@ -63,6 +75,30 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _part(path):
+    return path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write it at once
+
+
+def writable(path: str | os.PathLike) -> Path:
+    """Return a path of the user's, expanded, if a file can be written there after long work.
+
+    Raises
+    ------
+    OSError
+        If it could not.
+    """
+    path = expanded(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        _part(path).touch()
+        _part(path).unlink()
+    except OSError as error:
+        raise type(error)(f"{path} cannot be written: {error.strerror}") from error
+    return path
 
 
 @contextlib.contextmanager

@@ -261,6 +261,7 @@ def test_what_is_hidden_is_passed_over(pets, capsys):
 )
 def test_any_names_on_any_terminal(pets, monkeypatch, encoding, umlaut, broken):
     (pets / "cat").rename(pets / "K\xe4tzchen")
+    (pets / "a\nb\x1b[31m").touch()
     folder = os.fsencode(pets) + b"/d\xffg"
     os.rename(pets / "dog", folder)
     with open(folder + b"/bad\xff.png", "wb"):
@@ -269,7 +270,8 @@ def test_any_names_on_any_terminal(pets, monkeypatch, encoding, umlaut, broken):
     monkeypatch.setattr(sys, "stdout", printed)
     train_iter, _ = load_image_folder(pets, 4, 8)
     printed.seek(0)
-    assert LEFT_OUT.format(1, f"{broken}/bad\\xff.png\n") in (text := printed.read())
+    names = f"a\\nb\\x1b[31m, {broken}/bad\\xff.png\n"
+    assert LEFT_OUT.format(2, names) in (text := printed.read())
     assert f"of 2 classes ({umlaut}, {broken})" in text
     assert train_iter.class_names == ("K\xe4tzchen", "d\\xffg")
     assert train_iter.source.encode("utf-8")
