@@ -138,7 +138,7 @@ def layer_lr(net: gluon.HybridBlock, factor: float) -> None:
     Howard and Ruder, Universal Language Model Fine-tuning for Text Classification (2018), section
     3.2.
     """
-    factor = checks.plain(factor)  # an integer of NumPy's has no negative power
+    factor = float(factor)  # an integer of NumPy's has no negative power
     if not factor > 0:
         raise ValueError(
             f"factor divides the learning rate of each stage and is positive, not {factor!r}; "
@@ -208,7 +208,7 @@ def fine_tune(
     scheduler = mx.lr_scheduler.CosineScheduler(num_steps, lr, final_lr=0)
     options = {"scheduler": scheduler, "optimizer_params": {"momentum": 0.9}} | options
     history = train(net, train_iter, test_iter, num_epochs, lr, device, **options)
-    history.run["layer_lr"] = checks.plain(factor)
+    history.run["layer_lr"] = float(factor)
     return history
 
 

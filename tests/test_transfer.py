@@ -1,6 +1,6 @@
 """What a network has learned, put to another task."""
 
-import json
+import copy
 
 import mxnet as mx
 import numpy as onp
@@ -10,12 +10,8 @@ from mxnet.gluon import nn
 from mxnet.gluon.model_zoo import vision
 
 from d2lres import (
-    CIFAR10_LABELS,
-    CIFAR100_LABELS,
-    ArrayIter,
     cifar_resnet,
     compile,
-    experiment,
     features,
     fine_tune,
     freeze,
@@ -78,7 +74,7 @@ def test_what_has_no_head_to_replace():
         for use in (features, lambda net: replace_head(net, 2), lambda net: layer_lr(net, 2)):
             with pytest.raises(TypeError, match="whose last layer is a dense one.*compiled from"):
                 use(net)
-    with pytest.raises(ValueError, match="num_classes is at least 1, not 0"):
+    with pytest.raises(ValueError, match="num_classes must be a whole number of at least 1"):
         replace_head(trained(small_resnet((4, 8))), 0)
     with pytest.raises(RuntimeError, match="not been initialized"):
         replace_head(small_resnet((4, 8)), 2)
@@ -120,21 +116,69 @@ def test_a_hybridized_network_that_is_frozen_is_hybridized_again():
         assert abs(net(X) - expected).max() < 1e-5
 
 
-def test_unfreezing_trains_what_could_be_trained():
-    net = trained(cifar_resnet(8))
-    before = [param.grad_req for param in net.collect_params().values()]
-    freeze(net)
-    assert {param.grad_req for param in net.collect_params().values()} == {"null"}
-    unfreeze(net)
-    assert [param.grad_req for param in net.collect_params().values()] == before
+def requests(net):
+    return [param.grad_req for param in net.collect_params().values()]
 
 
-def test_early_layers_learn_more_slowly():
+def by_averages(net):
+    """Whether each batch normalisation goes by its running averages."""
+    found = []
+    net.apply(lambda block: found.append(getattr(block, "_kwargs", {}).get("use_global_stats")))
+    return [uses for uses in found if uses is not None]
+
+
+@pytest.fixture
+def mixed():
+    """A network whose parts are to be trained differently, some not at all."""
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 3), nn.BatchNorm(use_global_stats=True), nn.BatchNormReLU())
+    net.add(nn.Conv2D(4, 3), nn.BatchNorm(), nn.Dense(2))
+    net = trained(net)
+    net[0].collect_params().setattr("grad_req", "null")
+    net[5].weight.grad_req = "add"
+    return net
+
+
+@pytest.mark.parametrize(
+    "steps",
+    {
+        "once": [freeze, unfreeze],
+        "twice": [freeze, freeze, unfreeze],
+        "unfrozen twice": [freeze, unfreeze, unfreeze],
+        "a part, then all": [lambda net: freeze(net[:4]), freeze, unfreeze],
+        "all, then a part": [freeze, lambda net: unfreeze(net[:4]), unfreeze],
+        "a part": [lambda net: freeze(net[:4]), unfreeze],
+        "again": [freeze, unfreeze, freeze, unfreeze],
+    }.values(),
+)
+@pytest.mark.parametrize("copied", [False, True])
+def test_unfreezing_trains_what_could_be_trained(mixed, steps, copied):
+    before, *after = requests(mixed), by_averages(mixed)
+    assert {"null", "write", "add"} == {*before} and after == [[True, False, False]]
+    for step in steps:
+        step(mixed)
+        if step is freeze:
+            assert {*requests(mixed)} == {"null"} and all(by_averages(mixed))
+        mixed = copy.deepcopy(mixed) if copied else mixed
+    assert requests(mixed) == before and [by_averages(mixed)] == after
+
+
+def test_what_was_frozen_by_hand_can_be_unfrozen(mixed):
+    mixed.collect_params().setattr("grad_req", "null")
+    unfreeze(mixed)
+    trained = {n.split("_")[-1]: p.grad_req for n, p in mixed.collect_params().items()}
+    assert {n for n, request in trained.items() if request == "null"} == {"mean", "var"}
+    assert by_averages(mixed) == [True, False, False]
+
+
+@pytest.mark.parametrize("number", [int, float, onp.int64, onp.float32, onp.float64, np.array])
+def test_early_layers_learn_more_slowly(number):
     net = trained(cifar_resnet(8))
-    layer_lr(net, 2)
+    layer_lr(net, number(2))
     stem, *stages, _, head = net
     for part, factor in zip([head, *reversed(stages), stem], [1, 2, 4, 8, 16], strict=True):
         assert {p.lr_mult for p in part.collect_params().values()} == {1 / factor}
+    assert {type(p.lr_mult) for p in net.collect_params().values()} == {float}
     layer_lr(net, 1)
     assert {p.lr_mult for p in net.collect_params().values()} == {1}
     for factor in (0, -1, float("nan")):
@@ -185,6 +229,8 @@ def test_a_new_head_learns_other_names(stripes):
     assert history.run["layer_lr"] == 2 and history.run["momentum"] == 0.9
     assert history.run["scheduler"] == "CosineScheduler"
     unfreeze(new)
+    for lr in onp.logspace(-3, -2, 2):
+        fine_tune(new, renamed, renamed, onp.int64(1), lr, factor=onp.float32(2))
     plain = {"optimizer": "adam", "optimizer_params": {}, "precision": "float32"}
     history = fine_tune(new, renamed, renamed, 1, 1e-3, factor=3, **plain)
     assert not all(same(before, values(features(new))))
@@ -194,82 +240,10 @@ def test_a_new_head_learns_other_names(stripes):
 def test_what_train_refuses_is_refused(stripes):
     net = trained(small_resnet((4, 8)))
     for num_epochs in (0, 2.0):
-        words = f"num_epochs is a whole number of at least 1, got {num_epochs}"
+        words = f"num_epochs must be a whole number of at least 1, not {num_epochs}"
         with pytest.raises(ValueError, match=words):
             fine_tune(net, stripes(), stripes(), num_epochs, 0.1)
     with pytest.raises(ValueError, match="the learning rate must be a positive number"):
         fine_tune(net, stripes(), stripes(), 1, -0.1)
-
-
-# --- the experiment
-
-
-@pytest.fixture
-def few(monkeypatch, tmp_path):
-    """The experiment made small: dark and bright images of ten greys, and a tiny network."""
-
-    def load(batch_size, num_valid=None, augment=None, normalize=None):
-        labels = onp.arange(60) % 10
-        noise = onp.random.default_rng(num_valid or 0).integers(0, 20, (60, 3, 8, 8))
-        images = (labels[:, None, None, None] * 23 + noise).astype(onp.uint8)
-        return [ArrayIter(images, labels, 20, normalize=normalize) for _ in range(2)]
-
-    def build(num_classes=100, pretrained=False):
-        net = small_resnet((4, 8), num_classes)
-        return trained(net, (2, 3, 8, 8)) if pretrained else net
-
-    monkeypatch.setattr(experiment, "load_data_cifar10", load)
-    monkeypatch.setattr(experiment, "narrow_resnet18", build)
-    monkeypatch.setattr(experiment, "NUM_TRAIN", (20,))
-    monkeypatch.setattr(experiment, "RATES", (1e-6, 0.1))
-    return lambda: experiment.transfer_experiment(tmp_path / "t.json", num_steps=3, num_seeds=2)
-
-
-def test_the_learning_rate_is_chosen_on_validation_images(few, tmp_path):
-    trials = few()
-    assert json.loads((tmp_path / "t.json").read_text())["trials"] == trials
-    for i, method in enumerate(experiment.METHODS):
-        chosen, final = trials[4 * i :][:2], trials[4 * i + 2 :][:2]
-        assert {trial["method"] for trial in chosen + final} == {method}
-        assert [(t["images"], t["seed"]) for t in chosen] == [("validation", 0)] * 2
-        assert [(t["images"], t["seed"]) for t in final] == [("test", 0), ("test", 1)]
-        best = max(chosen, key=lambda trial: trial["acc"])
-        assert {trial["lr"] for trial in final} == {best["lr"]}
-    assert len(trials) == 12 and {trial["num_train"] for trial in trials} == {20}
-
-
-def test_a_transfer_that_was_interrupted_goes_on(few, monkeypatch, tmp_path):
-    learned, calls = experiment._learned, []
-
-    def stop_at_the_third(*args):
-        calls.append(args)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return learned(*args)
-
-    monkeypatch.setattr(experiment, "METHODS", ("fine-tuning",))
-    monkeypatch.setattr(experiment, "_learned", stop_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        few()
-    before = json.loads((tmp_path / "t.json").read_text())["trials"]
-    trials = few()
-    assert len(calls) == 3 + 2 and trials[:2] == before and len(trials) == 4
-    (tmp_path / "t.json").unlink()
-    assert few() == trials  # the same as without a stop
-
-
-def test_the_images_are_few_balanced_and_drawn_by_the_seed():
-    images = onp.arange(100, dtype=onp.uint8).reshape(100, 1, 1, 1).repeat(3, axis=1)
-    pool = ArrayIter(images, onp.arange(100) // 10, batch_size=5)
-    drawn = [experiment._few(pool, 20, seed, num_steps=12) for seed in (0, 0, 1)]
-    assert [len(data) for data in drawn] == [12] * 3
-    for data in drawn:
-        used, counts = onp.unique(data.images[:, 0], return_counts=True)
-        assert len(used) == 20 and set(counts) == {3}
-        assert onp.bincount(used // 10).tolist() == [2] * 10
-        assert (data.labels == data.images[:, 0].squeeze() // 10).all()
-    assert (drawn[0].images == drawn[1].images).all() and (drawn[0].images != drawn[2].images).any()
-
-
-def test_no_class_of_cifar10_was_seen_before():
-    assert not {*CIFAR10_LABELS} & {*CIFAR100_LABELS}
+    with pytest.raises(TypeError, match="train_iter must have a length"):
+        fine_tune(net, iter(stripes()), stripes(), 1, 0.1)
