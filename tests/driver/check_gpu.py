@@ -1,4 +1,4 @@
-"""Run by `nox -s gpu` where mxnet-cu112 is installed, with a driver that finds no GPU."""
+"""Run by `make test-gpu` where mxnet-cu112 is installed, with a driver that finds no GPU."""
 
 import mxnet as mx
 
