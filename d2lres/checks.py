@@ -79,7 +79,7 @@ def height_width(name: str, value) -> tuple[int, int] | None:
     """Return a size as (height, width), from that or from the side of a square."""
     if value is None:
         return None
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    pair = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
     if len(pair) != 2:
         raise ValueError(f"{name} must be a number of pixels or (height, width), not {value!r}")
     return tuple(whole(name, side) for side in pair)

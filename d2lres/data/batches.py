@@ -226,9 +226,9 @@ def _images(images):
     hint = ""
     if images.dtype.kind == "f":
         hint = ": if they go from 0 to 1, write (255 * images).round().astype('uint8')"
-    elif images.dtype != np.uint8:
+    elif images.dtype.kind in "iu" and images.dtype != np.uint8:
         hint = ": if they go from 0 to 255, write images.astype('uint8')"
-    elif images.ndim == 3:
+    elif images.dtype == np.uint8 and images.ndim == 3:
         hint = ": of grey images write images[:, None]"
     raise ValueError(
         "expected uint8 images (n, channels, height, width), but got "

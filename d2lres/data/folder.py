@@ -174,7 +174,8 @@ def _in_rgb(image):
 def _class_folders(path):
     """Return the folders in a folder, and what lies beside them."""
     if not path.is_dir():
-        raise FileNotFoundError(f"there is no folder {path}")
+        hint = ", only a file: unpack it first" if path.is_file() else ""
+        raise FileNotFoundError(f"there is no folder {path}{hint}")
     entries = _entries(path)
     folders = [entry for entry in entries if entry.is_dir()]
     if len(folders) < 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import queue
+import sys
 import threading
 import time
 import urllib.error
@@ -109,8 +110,9 @@ def _receive(url, part, limit, deadline):
         if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             have = 0  # the server sends the file from its beginning
         total = have + response.length if response.length else None
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, leave=False)
-        bar.set_description(part.stem)
+        options = {"desc": part.stem, "unit": "B", "unit_scale": True, "leave": False}
+        options["disable"] = getattr(sys.stderr, "closed", True)  # a daemon may have none
+        bar = tqdm(total=total, initial=have, **options)
         with open(part, "ab" if have else "wb") as file, bar:
             enough, by = have + SLOWEST * ANSWER_SECONDS, time.monotonic() + ANSWER_SECONDS
             while chunk := response.read1(1 << 16):

@@ -428,6 +428,7 @@ def test_bad_options(load, words, values):
 def test_options_in_numbers_of_numpy(load):
     options = {"num_train": np.int32(30), "num_test": np.int64(20), "resize": np.int64(9)}
     both = load(np.int16(8), **options, seed=np.int64(2**62))
+    assert load(resize=np.array([9, 12]))[0].image_shape == (1, 9, 12)
     assert [each.num_examples for each in both] == [30, 20]
     assert type(both[0].seed) is int and both[0].image_shape == (1, 9, 9)
     assert len(list(load(8, seed=2**200)[0])) == 75

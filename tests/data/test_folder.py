@@ -285,6 +285,8 @@ def test_a_folder_at_home(pets, monkeypatch):
 def test_folders_that_do_not_fit(pets, tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder .*missing"):
         load_image_folder(tmp_path / "missing", 4, 8)
+    with pytest.raises(FileNotFoundError, match="no folder .*/0.png, only a file: unpack it"):
+        load_image_folder(pets / "cat" / "0.png", 4, 8)
     with pytest.raises(ValueError, match="a folder for each.*pets/cat/dog/1.jpg.* none"):
         load_image_folder(pets / "cat", 4, 8)
     with pytest.raises(ValueError, match="two or more classes.* holds only 'pets'"):

@@ -1,6 +1,8 @@
 """What comes from the network comes whole or not at all, and in bounded time."""
 
+import io
 import random
+import sys
 import time
 
 import pytest
@@ -94,6 +96,14 @@ def test_download_goes_on_where_it_ended(fetch, web, tmp_path, part, mirrors, st
         (tmp_path / "x.part").write_bytes(part)
     fetch(*mirrors)
     assert [have for *_, have in web.seen] == starts
+
+
+@pytest.mark.parametrize("stream", [None, object(), io.StringIO()], ids=["none", "odd", "closed"])
+def test_a_process_without_a_place_for_the_bar(fetch, monkeypatch, stream):
+    if stream and hasattr(stream, "close"):
+        stream.close()
+    monkeypatch.setattr(sys, "stderr", stream)
+    fetch("good")
 
 
 def test_name_look_up_that_hangs_is_left_in_time(fetch, web, monkeypatch):
