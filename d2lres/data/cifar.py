@@ -94,11 +94,9 @@ def load_data_cifar10(
 
     The files of the official binary version are looked for in ``$D2LRES_DATA`` or its subfolder
     ``cifar-10-batches-bin``, and in the user cache; else the official archive is downloaded into
-    that, verified, and unpacked. One printed line says which. A well-formed set of your own in
-    ``$D2LRES_DATA`` is taken too, and the line says that it is not the official one.
-    ``D2LRES_OFFLINE=1`` keeps away from the network. After a failed attempt the same process does
-    not try again by itself; ``python -m d2lres data cifar-10`` does, and goes on where a broken
-    download ended.
+    that, verified, and unpacked. One printed line says which, and if they are not the official ones
+    but a well-formed set of your own. ``D2LRES_OFFLINE``, and what follows a failed attempt, are as
+    in `load_data_fashion_mnist`; the command is ``python -m d2lres data cifar-10``.
 
     Parameters
     ----------
@@ -107,10 +105,9 @@ def load_data_cifar10(
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
     normalize : (mean, std), optional
         Each three numbers, for red, green and blue, of pixels from 0 to 1: ``X`` is
-        ``(pixel - mean) / std``. By default `CIFAR10_MEAN` and `CIFAR10_STD`, those of all pixels
-        of the 50,000 training images, so that ``X`` has about mean 0 and variance 1. Give
-        ``((0.5,) * 3, (0.5,) * 3)`` for values from -1 to 1, None for values from 0 to 1. The
-        images are augmented first: what `RandomCrop` pads with is black.
+        ``(pixel - mean) / std``, after augmenting. By default `CIFAR10_MEAN` and `CIFAR10_STD`, so
+        that ``X`` has about mean 0 and variance 1. Give ``((0.5,) * 3, (0.5,) * 3)`` for values
+        from -1 to 1, None for values from 0 to 1.
 
     Returns
     -------
@@ -121,11 +118,9 @@ def load_data_cifar10(
 
     Raises
     ------
-    FileNotFoundError
-        If the images are neither on this machine nor to be downloaded, or if ``$D2LRES_DATA``
-        holds only some of the files: one line says why and what to do.
-    ValueError
-        If an argument does not fit, or a file is damaged: the message says which and what to do.
+    ValueError, FileNotFoundError
+        As `load_data_fashion_mnist`; also if the images are neither on this machine nor to be
+        downloaded.
 
     References
     ----------
@@ -169,7 +164,7 @@ def load_data_cifar100(
 
     Raises
     ------
-    FileNotFoundError, ValueError
+    ValueError, FileNotFoundError
         As `load_data_cifar10`; also if `fine` is not True or False.
     """
     if not isinstance(fine, (bool, np.bool_)):
@@ -200,7 +195,7 @@ def read_records(
     ----------
     path : pathlib.Path
     wanted : str, optional
-        Is not looked at: the archive was verified, and fewer people have published this digest.
+        Is not looked at: the archive was verified.
     label_names : tuple of tuple of str
         The names of each kind of label: a record is one byte for each kind, the last being that
         of the finest classes, and 1,024 bytes each of red, green and blue.
