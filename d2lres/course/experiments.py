@@ -14,11 +14,12 @@ import mxnet as mx
 import numpy as onp
 from mxnet import gluon
 
+from ..checks import whole
 from ..compiler.compiled import compile
 from ..data.augment import Compose, RandomCrop, RandomFlip
 from ..data.batches import ArrayIter, first_of_each_class
 from ..data.cifar import CIFAR100_COARSE_OF_FINE, CIFAR100_MEAN, CIFAR100_STD, load_data_cifar10
-from ..files.whole import written_whole
+from ..files.whole import writable, written_whole
 from ..inspection import layer_stats
 from ..interop.weights import load_torch_weights, save_torch_weights
 from ..metrics import evaluate_accuracy, top_k_accuracy
@@ -72,27 +73,36 @@ def experiment(
     Raises
     ------
     ValueError
-        If there is no such recipe, or ``weights`` could not be written.
+        If there is no such recipe, or the network's weights cannot be saved.
+    OSError
+        If ``record`` or ``weights`` cannot be written; this is found before the training.
     """
     if name not in RECIPES:
         raise ValueError(f"there is no experiment {name!r}: choose one of {', '.join(RECIPES)}")
     recipe, run = RECIPES[name], f"{name}_seed{seed}"
     if num_epochs not in (None, recipe.num_epochs):
-        run = f"{name}_{num_epochs:02}_epochs_seed{seed}"
+        run = f"{name}_{whole('num_epochs', num_epochs):02}_epochs_seed{seed}"
         recipe = recipe._replace(num_epochs=num_epochs)
     if num_valid is not None:
         run += f"_valid{num_valid}"
+    elif not record:
+        record = Path("results", f"{run}.json")
+    print(recipe)
     data = train_iter, test_iter = recipe.load(num_valid)
     if weights:
         _check_weights(recipe, test_iter, Path(weights))
+        weights = writable(weights)
+    record = record and writable(record)
     net, history = recipe.run(*data, seed, precision, checkpoint=Path("runs", run))
     if len(history) == recipe.num_epochs:
         if weights:
-            history.run["weights_sha256"] = _saved(net, Path(weights))
+            history.run["weights_sha256"] = _saved(net, weights)
         train_iter.epoch = 0
         history.run["measured"] = measure(net, *data, is_cifar100=recipe.data == "cifar100")
-        if record or num_valid is None:
-            print(f"recorded in {history.save(record or Path('results', f'{run}.json'))}")
+        of, seconds = "test" if num_valid is None else "validation", sum(history.seconds)
+        print(f"{of} accuracy {history.test_acc[-1]:.1%} after {seconds:.0f} s of training")
+        if record:
+            print(f"recorded in {history.save(record)}")
     return history
 
 
@@ -191,6 +201,8 @@ def transfer_experiment(
     ------
     FileNotFoundError
         If CIFAR-10 or the pre-trained weights are not there.
+    OSError
+        If ``record`` cannot be written; this is found before the training.
 
     References
     ----------
@@ -200,7 +212,7 @@ def transfer_experiment(
     augment = Compose([RandomCrop(padding=4), RandomFlip()])
     pool, validation = load_data_cifar10(50, num_valid=2000, augment=augment, **how)
     of = {"validation": validation, "test": load_data_cifar10(50, **how)[1]}
-    path = Path(record)
+    path = writable(record)
     trials = json.loads(path.read_text(encoding="utf-8"))["trials"] if path.exists() else []
 
     def acc(images, method, num_train, seed, lr):

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -61,7 +62,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
 
     Until then its name ends in ``.part``. On an error nothing of it stays.
     """
-    part = _part(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write it at once
     try:
         with open(part, "wb") as file:
             yield file
@@ -77,10 +78,6 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
         os.close(handle)
 
 
-def _part(path):
-    return path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write it at once
-
-
 def writable(path: str | os.PathLike) -> Path:
     """Return a path of the user's, expanded, if a file can be written there after long work.
 
@@ -91,11 +88,11 @@ def writable(path: str | os.PathLike) -> Path:
     """
     path = expanded(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        _part(path).touch()
-        _part(path).unlink()
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise type(error)(f"{path} cannot be written: {error.strerror}") from error
     return path

@@ -6,7 +6,7 @@ import sys
 from tqdm import TqdmKeyError
 from tqdm.auto import tqdm
 
-__all__ = ["Progress", "in_notebook", "say"]
+__all__ = ["Progress", "in_notebook", "is_terminal", "say"]
 
 
 def say(line: str) -> None:
@@ -37,7 +37,7 @@ class Progress:
 
     def __enter__(self):
         if not self.notebook:
-            quiet = not _is_terminal(sys.stderr)
+            quiet = not is_terminal(sys.stderr)
             self.bar = tqdm(**self._count, disable=quiet, leave=False)
             return self
         from IPython.display import Pretty, display
@@ -72,7 +72,8 @@ class Progress:
             self.line.update(Pretty(str(self.history)))
 
 
-def _is_terminal(stream):
+def is_terminal(stream) -> bool:
+    """Whether a stream, such as ``sys.stderr``, is read by a person at once."""
     try:
         return stream.isatty()
     except (AttributeError, ValueError):  # there is none, or it is closed

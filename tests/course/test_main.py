@@ -1,4 +1,7 @@
+import io
 import json
+import os
+import subprocess
 import sys
 
 import nbformat
@@ -6,17 +9,36 @@ import pytest
 from mxnet import np
 from PIL import Image
 
-from d2lres import __version__
-from d2lres.runtime import machine
+from d2lres import __main__, __version__
 from d2lres.__main__ import main
+from d2lres.course import lessons
 from d2lres.course.lessons import run_lesson
-from d2lres.course.sizes import Scale, scale
+from d2lres.course.recipes import RECIPES, Recipe
+from d2lres.course.sizes import Scale
+from d2lres.runtime import machine
+
+COMMANDS = ("doctor", "data", "train", "experiment", "transfer", "predict", "summary", "run")
+SUMMARY = ["summary", "cifar_resnet20", "--input", "3x32x32"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_its_arguments(command, capsys):
+    assert set(COMMANDS) == set(_actions(__main__._parser())[-1].choices)
+    for action in _actions(_actions(__main__._parser())[-1].choices[command]):
+        assert action.help
+    with pytest.raises(SystemExit, match="^0$"):
+        main([command, "--help"])
+    assert f"usage: python -m d2lres {command} " in capsys.readouterr().out
+
+
+def _actions(parser):
+    return parser._actions
 
 
 def test_doctor(capsys):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"d2lres    {__version__}\n") and "\ndata      Fashion-MNIST " in out
+    assert out.startswith(f"d2lres        {__version__}\n") and "\nFashion-MNIST " in out
 
 
 def test_the_status_of_doctor_says_whether_mxnet_works(monkeypatch, capsys):
@@ -31,15 +53,17 @@ def test_the_status_of_doctor_says_whether_mxnet_works(monkeypatch, capsys):
 
 def test_data(bare_machine, monkeypatch, capsys):
     monkeypatch.setenv("D2LRES_OFFLINE", "1")
-    assert main(["data"]) == 0  # there is a sample of the first, and lessons do without the others
-    lines = capsys.readouterr().out.splitlines()
-    names = ["Fashion-MNIST: 6,000", "CIFAR-10 is not on this", "CIFAR-100 is not on this"]
-    assert all(line.startswith(n) for line, n in zip(lines, names, strict=True))
+    assert main(["data"]) == 1  # there is a sample of the first, and lessons do without the others
+    out, err = capsys.readouterr()
+    assert out.startswith("Fashion-MNIST: 6,000") and out.count("\n") == 1
+    missing = "of Fashion-MNIST only a sample", "CIFAR-10 is not on", "CIFAR-100 is not on"
+    for line, words in zip(err.splitlines(), missing, strict=True):
+        assert line.startswith(f"d2lres: {words}")
 
 
 def test_data_by_name(bare_machine, monkeypatch, capsys):
     monkeypatch.setenv("D2LRES_OFFLINE", "1")
-    assert main(["data", "fashion-mnist"]) == 0
+    assert main(["data", "fashion-mnist"]) == 1
     assert capsys.readouterr().out.count("\n") == 1
     assert main(["data", "cifar-100"]) == 1
     out, err = capsys.readouterr()
@@ -66,7 +90,7 @@ def test_what_the_processor_cannot_is_said_in_a_line(bare_machine, monkeypatch, 
 @pytest.mark.parametrize("option, name", [("--epochs", "num_epochs"), ("--num-valid", "num_valid")])
 def test_none_of_what_is_counted(option, name, bare_machine, monkeypatch, capsys):
     monkeypatch.setenv("D2LRES_OFFLINE", "1")
-    assert main(["train", "--recipe", "fast", option, "0"]) == 1
+    assert main(["experiment", "fast", option, "0"]) == 1
     assert f"d2lres: {name} must be a whole number of at least 1, not 0" in capsys.readouterr().err
 
 
@@ -79,19 +103,23 @@ def test_transfer(monkeypatch):
     assert calls == [("results/transfer.json",), ("x.json",)]
 
 
-def test_train_by_a_recipe(tmp_path, monkeypatch, capsys):
-    from d2lres import recipe
-
+@pytest.mark.parametrize("kind", ["validation", "test"])
+def test_train_by_a_recipe(kind, bare_machine, tmp_path, monkeypatch, capsys):
     few = {"options": {"widths": (4, 8)}, "batch_size": 500, "num_train": 1000}
-    monkeypatch.setitem(recipe.RECIPES, "fast", recipe.RECIPES["fast"]._replace(**few))
-    record = tmp_path / "run.json"
-    command = "train --recipe fast --epochs 2 --num-valid 500 --seed 5 --record"
-    assert main([*command.split(), str(record)]) == 0
-    history = json.loads(record.read_text())
+    monkeypatch.setitem(RECIPES, "fast", RECIPES["fast"]._replace(**few))
+    monkeypatch.setenv("D2LRES_OFFLINE", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    valid = ["--num-valid", "500"] * (kind == "validation")
+    command = "experiment fast --epochs 2 --seed 5 --precision float32 --record ~/run.json"
+    assert main([*command.split(), *valid]) == 0
+    history = json.loads((tmp_path / "run.json").read_text())
     assert len(history["test_acc"]) == 2 and history["run"]["seed"] == 5
     assert history["run"]["recipe"]["num_epochs"] == 2
     out = capsys.readouterr().out
-    assert "500 validation images" in out and f"accuracy {history['test_acc'][-1]:.1%}" in out
+    assert out.startswith("Recipe(network='small_resnet', options={'widths': (4, 8)}, ")
+    assert f"\n{kind} accuracy {history['test_acc'][-1]:.1%} after " in out
+    assert not (tmp_path / "results").exists()
 
 
 def test_predict(tmp_path, monkeypatch, capsys):
@@ -119,7 +147,7 @@ def test_predict_needs_pictures(tmp_path, capsys):
     assert main(["predict", str(tmp_path / "2.jpg")]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 2
-    assert "1.jpg is no JPEG or PNG that can be read" in err and "No such file" in err
+    assert "1.jpg is no JPEG, PNG, GIF, BMP or WebP that can be" in err and "No such file" in err
 
 
 def test_a_training_that_came_to_nothing_ends_in_one_line(monkeypatch, capsys):
@@ -132,31 +160,145 @@ def test_a_training_that_came_to_nothing_ends_in_one_line(monkeypatch, capsys):
 
 
 def test_what_cannot_be_done_is_said_in_one_line(capsys):
-    assert main(["train", "--epochs", "3"]) == 1
-    assert "--epochs and --num-valid go with --recipe" in capsys.readouterr().err
-    assert main(["train", "--scale", "huge"]) == 1
-    assert "no scale 'huge': D2LRES_SCALE is one of quick, lesson, full" in capsys.readouterr().err
-    assert main(["run", "missing.ipynb"]) == 1
-    assert "there is no lesson missing.ipynb" in capsys.readouterr().err
+    for command, words in {
+        "train --scale huge": "no scale 'huge': D2LRES_SCALE is one of quick, lesson, full",
+        "experiment huge": "no experiment 'huge': choose one of fast, plain20",
+        "run missing.ipynb": "there is no lesson missing.ipynb",
+        "run 99": "there is no lesson notebooks/99",
+    }.items():
+        assert main(command.split()) == 1
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith(f"d2lres: {words}") or words in err
+        assert err.count("\n") == 1
 
 
-def test_the_scale_comes_from_the_environment(monkeypatch):
-    monkeypatch.setenv("D2LRES_SCALE", "full")
-    assert scale() == ("full", 60_000, 10_000, 96, 10, 256, 0.05, False)
-    assert "60,000 images of 96x96 pixels, 10 epochs" in str(scale())
-    assert scale().scheduler(num_batches=7) is None
-    monkeypatch.delenv("D2LRES_SCALE")
-    assert scale().name == "lesson"
-    with pytest.raises(ValueError, match="no scale 'small'"):
-        scale("small")
+def test_a_command_that_was_stopped_says_nothing(monkeypatch, capsys):
+    def press_stop(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("d2lres.__main__._data", press_stop)
+    assert main(["data"]) == 130
+    assert capsys.readouterr() == ("", "")
 
 
-def test_the_learning_rate_of_a_short_run_falls_to_zero():
-    size = scale("quick")
-    scheduler = size.scheduler(num_batches=10)
-    rates = [scheduler(step) for step in range(10 * size.num_epochs + 1)]
-    assert rates[0] == size.lr and rates[-1] == 0 and rates == sorted(rates, reverse=True)
-    assert "lr 0.05 falling to 0" in str(size)
+def never(*_, **__):
+    raise AssertionError("this takes hours")
+
+
+@pytest.mark.parametrize("path", ["file/run.json", "file/new/run.json", "folder.safetensors"])
+@pytest.mark.parametrize("command", ["train", "experiment resnet20", "--weights", "transfer"])
+def test_a_path_that_cannot_be_written_is_found_before_the_work(
+    command, path, bare_machine, tmp_path, monkeypatch, capsys, stripes
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("d2lres.train", never)
+    monkeypatch.setattr("d2lres.course.experiments._learned", never)
+    monkeypatch.setattr(Recipe, "run", never)
+    monkeypatch.setattr(Recipe, "load", lambda *_: (stripes(), stripes()))
+    monkeypatch.setattr(
+        "d2lres.course.experiments.load_data_cifar10", lambda *_, **__: (stripes(), stripes())
+    )
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.safetensors").mkdir()
+    if command == "--weights":
+        path = path.replace("json", "safetensors")
+        command = "experiment resnet20 --weights"
+    else:
+        command += " --record"
+    assert main([*command.split(), path]) == 1
+    assert capsys.readouterr().err.startswith(f"d2lres: {path} cannot be written: ")
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "folder.safetensors"}
+
+
+def test_the_folder_of_a_lesson_is_looked_at_before_it_runs(tmp_path, monkeypatch):
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "tiny.ipynb")
+    (tmp_path / "out").write_text("")
+    monkeypatch.setattr(lessons._Client, "execute", never)
+    with pytest.raises(OSError, match="out/tiny.html cannot be written: "):
+        run_lesson(tmp_path / "tiny.ipynb", tmp_path / "out")
+
+
+# --- where what is printed goes
+
+
+@pytest.mark.parametrize("command", [["doctor"], SUMMARY, ["data", "fashion-mnist"], ["--help"]])
+def test_a_reader_that_has_left_is_no_error(command, bare_machine, monkeypatch, capsys):
+    monkeypatch.setenv("D2LRES_OFFLINE", "1")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:  # closing it, as Python's end, writes what is left
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main(command) == 141  # as other programs do
+    assert "Broken pipe" not in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_once(monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(SUMMARY) == 1
+    assert capsys.readouterr().err == "d2lres: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("shell", "status", "err"),
+    [
+        ("{} --help | true; exit ${{PIPESTATUS[0]}}", (0, 141), ""),
+        ("{} --help >&-", (0,), "usage: "),
+        ("{} predict none.png 2>&-", (1,), ""),
+        ("{} predict none.png > /dev/full", (1,), "d2lres: [Errno 2] No such file"),
+    ],
+)
+def test_streams_that_are_not_there(shell, status, err, tmp_path):
+    command = shell.format(f"{sys.executable} -m d2lres")
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode in status and done.stderr.startswith(err)
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def test_nothing_is_printed_where_there_is_nowhere_to_print(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(SUMMARY) == 0
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "d2lres.narrow_resnet18", lambda pretrained: lambda X: np.zeros((len(X), 100))
+    )
+    screen = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(screen, encoding="ascii"))
+    paths = [f"{tmp_path}/{name}.png" for name in ("été", "bad\udcff")]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(path)
+    assert main(["predict", *paths]) == 0
+    assert [line for line in screen.getvalue().splitlines() if b"png" in line] == [
+        f"{tmp_path}/{name}.png".encode() for name in ("\\xe9t\\xe9", "bad\\xff")
+    ]
+
+
+# --- lessons
+
+
+def test_a_lesson_by_its_number(monkeypatch):
+    monkeypatch.chdir(__main__.__file__.rpartition("d2lres")[0])
+    for number in ("3", "03"):
+        assert str(lessons._notebook(number)) == "notebooks/03_fashion_mnist.ipynb"
+
+
+def test_a_lesson_runs_in_this_python(tmp_path, monkeypatch, capsys):
+    """Whatever the folders that clusters put into JUPYTER_PATH, and the notebook, call it."""
+    for name in ("python3", "theirs"):
+        folder = tmp_path / "jupyter" / "kernels" / name
+        folder.mkdir(parents=True)
+        argv = {"argv": ["/bin/false"], "display_name": "theirs", "language": "python"}
+        (folder / "kernel.json").write_text(json.dumps(argv))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    code = "import sys; print(sys.executable)"
+    cell = nbformat.v4.new_code_cell(code, metadata={"tags": ["result"]})
+    for metadata in ({}, {"kernelspec": {"name": "theirs", "display_name": "theirs"}}):
+        book = nbformat.v4.new_notebook(cells=[cell], metadata=metadata)
+        nbformat.write(book, tmp_path / "tiny.ipynb")
+        run_lesson(tmp_path / "tiny.ipynb", tmp_path / "out")
+        assert capsys.readouterr().out == f"{sys.executable}\n"
 
 
 def test_a_lesson_without_a_browser(tmp_path, capsys):

@@ -7,14 +7,15 @@ import pytest
 from mxnet import np
 
 from d2lres import (
+    History,
     RandomFlip,
     cifar_resnet,
-    fashion_mnist,
+    load_data_fashion_mnist,
     load_torch_weights,
-    recipe,
+    small_resnet,
 )
+from d2lres.course import recipes
 from d2lres.course.experiments import experiment, measure
-from d2lres.models import small_resnet
 from d2lres.course.recipes import RECIPES, LabelSmoothing
 
 FAST = RECIPES["fast"]
@@ -50,10 +51,10 @@ def few_images(monkeypatch):
     def load(*args, **kwargs):
         calls.append(kwargs)
         few = {"num_train": 200} if kwargs["num_valid"] else {"num_train": 200, "num_test": 200}
-        return fashion_mnist.load_data_fashion_mnist(*args, **kwargs | few)
+        return load_data_fashion_mnist(*args, **kwargs | few)
 
     for name in ("fashion_mnist", "cifar10", "cifar100"):
-        monkeypatch.setattr(recipe, f"load_data_{name}", load)
+        monkeypatch.setattr(recipes, f"load_data_{name}", load)
     return calls
 
 
@@ -135,7 +136,7 @@ def tiny(few_images, monkeypatch, tmp_path):
 
 def test_an_experiment_is_recorded_and_measured(tiny, capsys):
     history = experiment("tiny", seed=3)
-    recorded = recipe.History.load(tiny / "results" / "tiny_seed3.json")
+    recorded = History.load(tiny / "results" / "tiny_seed3.json")
     assert recorded.train_loss == history.train_loss and len(recorded) == 2
     assert recorded.run["seed"] == 3 and recorded.run["recipe"]["num_epochs"] == 2
     measured = recorded.run["measured"]

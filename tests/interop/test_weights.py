@@ -20,10 +20,10 @@ from d2lres import (
     models,
     resnet18,
     save_torch_weights,
-    weights,
 )
+from d2lres.interop import weights
 
-REFERENCE = Path(__file__).parent / "reference"
+REFERENCE = Path(__file__).parents[1] / "reference"
 
 
 def reference(name):
