@@ -116,17 +116,17 @@ def learning_rate(lr, scheduler=None) -> float:
             "mx.lr_scheduler.LRScheduler, and call super().__init__(base_lr=lr) in its __init__"
         )
     # MXNet would go by the scheduler, or let both disagree, depending on its kind
-    if not math.isclose(scheduler.base_lr, number):
+    if not math.isclose(base_lr := float(scheduler.base_lr), number):
         raise ValueError(
-            f"the scheduler is at the learning rate {scheduler.base_lr:.3g}, but lr={lr}. Make a "
-            f"new one with base_lr={lr}; one that has been used stays where it ended."
+            f"the scheduler is at the learning rate {base_lr:.3g}, but lr={lr}. Make a new one "
+            f"with base_lr={lr}; one that has been used stays where it ended."
         )
     return number
 
 
 def callable_like(example: str, name: str, value) -> None:
-    """Check that an argument can be called, and is not just the class of what was meant."""
-    if isinstance(value, type) or not callable(value):
+    """Check that an argument, if there is one, can be called and is no class of such things."""
+    if isinstance(value, type) or not (value is None or callable(value)):
         raise TypeError(f"{name} must be one like {example}, not {value!r}")
 
 
@@ -264,9 +264,8 @@ def batches(data_iter, name: str, num_classes: int | None = None) -> Iterator:
         )
     for batch in data_iter:
         if not isinstance(batch, (list, tuple)) or len(batch) != 2:
-            came = (
-                f"{len(batch)} parts" if isinstance(batch, (list, tuple)) else type(batch).__name__
-            )
+            came = type(batch).__name__
+            came += f" of {len(batch)}" if isinstance(batch, (list, tuple)) else ""
             raise TypeError(f"{name}: expected batches (X, y) of images and labels, but got {came}")
         X, y = images(batch[0], name, ndim=None), batch[1]
         numbers = labels(y, len(X), num_classes)
@@ -286,16 +285,14 @@ def losses(l, num_images: int) -> None:
 
 def scores(Y, num_images: int | None = None) -> None:
     """Check that an output is one array, with one score for each class and image."""
-    shape, came = getattr(Y, "shape", None), type(Y).__name__
-    if shape is not None:
-        if len(shape) == 2 and shape[0] and num_images in (None, shape[0]):
-            return
-        came = shape
-    elif isinstance(Y, (list, tuple)):
-        came = f"{len(Y)} outputs"
-    hint = "for a single image write scores[None]"
-    if shape is None or len(shape) != 1:
-        hint = "a network for classes ends in nn.Dense(num_classes)"
+    shape = getattr(Y, "shape", None)
+    if shape and len(shape) == 2 and shape[0] and num_images in (None, shape[0]):
+        return
+    came, hint = shape, "a network for classes ends in nn.Dense(num_classes)"
+    if shape is None:
+        came = f"{len(Y)} outputs" if isinstance(Y, (list, tuple)) else type(Y).__name__
+    elif len(shape) == 1:
+        hint = "for a single image write scores[None]"
     raise ValueError(
         f"expected scores of shape (number of images, number of classes), but got {came}; {hint}"
     )

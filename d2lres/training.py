@@ -50,8 +50,8 @@ def train(
         An initialised network; float32 images (batch, channels, height, width) to one score per
         class, (batch, num_classes).
     train_iter, test_iter : iterable of (X, y)
-        What ``load_data_fashion_mnist`` returns, or any iterables with a length that give float32
-        images and integer labels from 0 to num_classes - 1.
+        What ``load_data_fashion_mnist`` returns, or anything with a length that gives the batches
+        in every epoch: float32 images and labels from 0 to num_classes - 1, of MXNet or NumPy.
     num_epochs : int
         Passes over the training images.
     lr : float
@@ -59,8 +59,10 @@ def train(
     device : mxnet.Context, optional
         By default ``try_gpu()``.
     seed : int, default 0
-        Fixes the order of the images and the draws of MXNet's random numbers. The same seed on the
-        same machine gives the same history to the last bit (not with MXNet's ``nag``).
+        Fixes the order of the images and what is drawn in training. The same seed on the same
+        machine gives the same history to the last bit (not with MXNet's ``nag``). For a DataLoader
+        of Gluon's, the global generators of NumPy and Python are seeded in every epoch, and given
+        back in the end; what its workers draw, if it has some, is their own.
     scheduler : mxnet.lr_scheduler.LRScheduler, optional
         Sets the learning rate of every step; its ``base_lr`` is ``lr``. It is copied, and stays
         as it is. By default the learning rate is constant.
@@ -90,11 +92,13 @@ def train(
     Raises
     ------
     TypeError
-        If ``net`` is not a HybridBlock, or cannot be traced.
+        If ``net`` is not a HybridBlock, or cannot be traced, or another argument is not of the kind
+        above.
     ValueError
         If ``num_epochs``, ``lr``, ``seed`` or a label is out of range, ``scheduler`` begins
-        elsewhere, a data set is empty, the network has nothing to train, or ``checkpoint`` is that
-        of another run or of a longer one.
+        elsewhere, ``optimizer_params`` has a learning rate, images, scores or losses are of another
+        shape or dtype, a data set is empty, the network has nothing to train, or ``checkpoint`` is
+        that of another run or of a longer one.
     FloatingPointError
         If the loss or a parameter to be saved becomes infinite or no number; the last checkpoint
         is from before.
@@ -113,28 +117,26 @@ def train(
     num_epochs, seed = checks.whole("num_epochs", num_epochs), checks.whole("seed", seed, least=0)
     lr, device = checks.learning_rate(lr, scheduler), checks.one_device(device) or try_gpu()
     options = checks.optimizer_params(optimizer, optimizer_params)
-    checks.something_to_train(net)
-    loss = loss or gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not mixup)
     checks.callable_like("gluon.loss.SoftmaxCrossEntropyLoss()", "loss", loss)
-    if mixup:
-        checks.callable_like("MixUp(0.2)", "mixup", mixup)
-    scheduler = copy.deepcopy(scheduler)  # steps change it
-    if scheduler:
-        vars(scheduler).update(checks.plain(vars(scheduler)))
-
+    checks.callable_like("MixUp(0.2)", "mixup", mixup)
+    checks.something_to_train(net)
     net.collect_params().reset_ctx(device)
     mx.random.seed(seed)
     if isinstance(train_iter, ArrayIter):
         train_iter.seed, train_iter.epoch = seed, 0
-    (X, y), (_, y_test) = _first(train_iter, "train_iter"), _first(test_iter, "test_iter")
+    X, y = _first(train_iter, "train_iter")
     Y_hat = net(X[:1].as_in_ctx(device))
     checks.scores(Y_hat, 1)
-    for labels in (y, y_test):
-        checks.labels(labels, len(labels), Y_hat.shape[1])
+    checks.labels(y, len(y), Y_hat.shape[1])
+    _first(test_iter, "test_iter", Y_hat.shape[1])
+
     fast = compile(net, X.as_in_ctx(device), precision)
+    loss = loss or gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not mixup)
+    scheduler = copy.deepcopy(scheduler)  # steps change it
+    if scheduler:
+        vars(scheduler).update(checks.plain(vars(scheduler)))
     rates = {"learning_rate": lr, "lr_scheduler": scheduler}
     trainer = gluon.Trainer(net.collect_params(), optimizer, rates | options)
-
     recipe = {"optimizer": optimizer, "lr": lr, **options, "scheduler": type(scheduler).__name__}
     recipe |= {"precision": fast.precision, "loss": type(loss).__name__, "seed": seed}
     recipe |= {"mixup": repr(mixup)} if mixup else {}
@@ -166,10 +168,10 @@ def train(
     return history
 
 
-def _first(data_iter, name):
-    """Return a batch of what can be gone through in every epoch."""
+def _first(data_iter, name, num_classes=None):
+    """Return the first batch of what can be gone through in every epoch."""
     checks.repeatable(data_iter, name)
-    for X, y in checks.batches(data_iter, name):
+    for X, y in checks.batches(data_iter, name, num_classes):
         return X, y
     what = {"train_iter": "train on", "test_iter": "evaluate"}[name]
     raise ValueError(f"{name} gave no batch: there is nothing to {what}")

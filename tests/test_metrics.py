@@ -196,7 +196,7 @@ def test_predict_wants_a_batch_of_images(net, X, words):
             TypeError,
             r"expected batches \(X, y\).*got ndarray",
         ),
-        ([(IMAGES, LABELS, 1)], TypeError, "got 3 parts"),
+        ([(IMAGES, LABELS, 1)], TypeError, "got tuple of 3"),
         (mx.io.NDArrayIter(mx.nd.array(IMAGES), mx.nd.array(LABELS)), TypeError, "got DataBatch"),
         ([((IMAGES * 255).astype("uint8"), LABELS)], ValueError, "float32, but got uint8"),
         ([(IMAGES.transpose(0, 2, 3, 1), LABELS)], ValueError, "data_iter: .*the channels first"),

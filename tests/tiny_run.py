@@ -64,5 +64,5 @@ def tiny_run(checkpoint=None, augment=None, num_epochs=60):
 
 
 if __name__ == "__main__":
-    sys.modules["d2lres.train"].SECONDS_BETWEEN_CHECKPOINTS = 0
+    sys.modules["d2lres.runs.keeper"].SECONDS_BETWEEN_CHECKPOINTS = 0
     print(tiny_run(sys.argv[1], Announce()))

@@ -166,15 +166,17 @@ def test_the_last_two_are_kept_and_the_last_good_one_is_taken(tmp_path, capsys):
 
 
 def test_files_of_others_in_the_folder_are_left_alone(tmp_path):
-    others = [tmp_path / name for name in ("0-best.safetensors", "z-final.safetensors", "notes")]
-    for path in others:
+    names = "0-best.safetensors", "z-final.safetensors", "notes", "film.mkv.part", "9-a.1.part"
+    others = [tmp_path / name for name in names]
+    mine = tmp_path / f"{1:09d}-{'a' * 32}.safetensors.123.part"  # of a run that was killed
+    for path in (*others, mine):
         path.touch()
     with Checkpoints(tmp_path, {}) as checkpoints:
-        assert checkpoints.load() is None
+        assert checkpoints.load() is None and not mine.exists()
         for step in (1, 2, 3):
             checkpoints.save(step, {"x": onp.zeros(1)}, {"step": step})
         assert checkpoints.load()[1] == {"step": 3}
-    assert all(path.exists() for path in others) and len(list(tmp_path.iterdir())) == 2 + 3
+    assert all(path.exists() for path in others) and len(list(tmp_path.iterdir())) == 2 + 5
 
 
 def test_a_damaged_checkpoint_does_not_count_as_one_of_two(tmp_path):

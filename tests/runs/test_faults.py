@@ -163,7 +163,7 @@ import sys
 sys.modules["sklearn"] = sys.modules["scipy"] = None
 sys.path.insert(0, {os.path.dirname(program.__file__)!r})
 from tiny_run import Announce, tiny_run
-sys.modules["d2lres.train"].SECONDS_BETWEEN_CHECKPOINTS = 0
+sys.modules["d2lres.runs.keeper"].SECONDS_BETWEEN_CHECKPOINTS = 0
 print(tiny_run("run", Announce()))
 """
 
