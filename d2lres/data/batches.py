@@ -107,7 +107,7 @@ class ArrayIter:
         black.
     augment : callable, optional
         ``augment(images, rng)`` gives new images, uint8 like the stored ones, before any resizing:
-        see `d2lres.augment`. Batch ``b`` of epoch ``e`` gets the generator
+        see `d2lres.data.augment`. Batch ``b`` of epoch ``e`` gets the generator
         ``numpy.random.default_rng([seed, e, 1 + b])``, whatever the others did with theirs.
     source : str, default ""
         One line that says where the images came from.

@@ -104,7 +104,7 @@ def load_data_fashion_mnist(
         equal numbers whatever the `seed`, and return them in place of the test images, which are
         not used then. `num_train` counts among the others.
     augment : callable, optional
-        Changes the training images at random, see `d2lres.augment`, before they are resized.
+        Changes the training images at random, see `d2lres.data.augment`, before they are resized.
     seed : int, default 0
         Decides, together with the number of the epoch, the order of the training images and how
         they are augmented.
