@@ -6,6 +6,9 @@ import matplotlib.figure
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from . import checks
+from .data.fashion_mnist import FASHION_MNIST_LABELS
+
 __all__ = ["LiveCurves", "plot_confusion_matrix", "plot_history", "plot_runs", "show_images"]
 
 # readable on a projector and for colour-blind eyes (Okabe and Ito, 2008)
@@ -24,11 +27,6 @@ class Figure(matplotlib.figure.Figure):
 def _subplots(rows, columns, width, height):
     fig = Figure(figsize=(width, height), layout="constrained")
     return fig, fig.subplots(rows, columns, squeeze=False)
-
-
-def _numpy(array):
-    """Return a NumPy array; NumPy itself would take MXNet's apart element by element."""
-    return array.asnumpy() if hasattr(array, "asnumpy") else np.asarray(array)
 
 
 def plot_history(history, num_epochs: int | None = None, title: str = "") -> Figure:
@@ -92,7 +90,15 @@ def plot_runs(runs: dict, quantity: str = "train_error", title: str = "", ax=Non
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If ``quantity`` is none of the above.
     """
+    quantities = "train_error", "test_error", "train_acc", "test_acc", "train_loss"
+    if quantity not in quantities:
+        raise ValueError(f"quantity is one of {', '.join(quantities)}, not {quantity!r}")
     fig = ax.figure if ax else None
     if ax is None:
         fig, ((ax,),) = _subplots(1, 1, 7.5, 4.5)
@@ -138,13 +144,15 @@ def show_images(X, y, y_hat=None, labels=None, columns: int = 8) -> Figure:
     Parameters
     ----------
     X : array, shape (n, 1, height, width) or (n, 3, height, width)
-        Images from 0 to 1.
+        Images from 0 to 1, or of whole numbers from 0 to 255. The channels may also come last, and
+        grey images do without.
     y : array, shape (n,)
         The class of each image.
     y_hat : array, shape (n,), optional
         The predicted class of each image: a wrong one is written in red below the right one.
     labels : sequence of str, optional
-        Names of the classes, by default Fashion-MNIST's.
+        Names of the classes. By default Fashion-MNIST's, if the images are grey and none is of a
+        class above 9; else the classes are numbers.
     columns : int, default 8
         Images in a row.
 
@@ -155,27 +163,66 @@ def show_images(X, y, y_hat=None, labels=None, columns: int = 8) -> Figure:
     Raises
     ------
     ValueError
-        If there is no image.
+        If X is none of the above, there is not one class for each image, or one has no name.
     """
-    from .data.fashion_mnist import FASHION_MNIST_LABELS
-
-    labels = FASHION_MNIST_LABELS if labels is None else labels
-    X = _numpy(X)
-    if len(X) == 0:
-        raise ValueError(f"there is no image to show: X has shape {X.shape}, give it one or more")
+    X, columns = _pictures(X), checks.whole("columns", columns)
+    y = checks.labels(y, len(X), name="classes in y")
+    guesses = y if y_hat is None else checks.labels(y_hat, len(X), name="classes in y_hat")
+    lowest, highest = min(y.min(), guesses.min()), max(y.max(), guesses.max())
+    if lowest < 0:
+        raise ValueError(f"classes are counted from 0, but one in y or y_hat is {lowest}")
+    names = _names(labels, highest + 1, is_fashion=X.ndim == 3 and highest < 10)
     rows = -(-len(X) // columns)
     fig, axes = _subplots(rows, columns, 1.5 * columns, 1.9 * rows)
     for ax in axes.flat:
         ax.axis("off")
-    for i, (ax, image) in enumerate(zip(axes.flat, X, strict=False)):
-        ax.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1)
-        text, colour = labels[int(y[i])], "black"
+    for ax, image, label, guess in zip(axes.flat, X, y, guesses, strict=False):
+        ax.imshow(image, cmap="gray", vmin=0, vmax=1)
+        text, colour = names[label], "black"
         if y_hat is not None:
-            right = int(y_hat[i]) == int(y[i])
-            guess = labels[int(y_hat[i])]
-            text, colour = (f"{text}\n✓", _GREEN) if right else (f"{text}\n✗ {guess}", _RED)
+            is_right = label == guess
+            colour = _GREEN if is_right else _RED
+            text += "\n✓" if is_right else f"\n✗ {names[guess]}"
         ax.set_title(text, fontsize=12, color=colour)
     return fig
+
+
+def _pictures(X):
+    """Return images as matplotlib takes them: (n, height, width) or (n, height, width, 3)."""
+    X = checks.as_numpy(X)
+    if not X.size:
+        raise ValueError(f"there is no image to show: X has shape {X.shape}, give it one or more")
+    shape = X.shape
+    if X.ndim == 4 and shape[1] in (1, 3):
+        X = X.transpose(0, 2, 3, 1)
+    if X.ndim not in (3, 4) or X.ndim == 4 and X.shape[3] not in (1, 3):
+        raise ValueError(
+            "show_images expects grey or colour images of shape (n, 1, height, width) or (n, 3, "
+            f"height, width), but got {shape}; for a single image X write X[None] and [y]"
+        )
+    if X.dtype.kind in "iu":
+        X = X / 255
+    low, high = X.min(), X.max()
+    if not (low > -0.01 and high < 1.01):  # NaN is neither
+        raise ValueError(
+            "show_images expects images from 0 to 1, or whole numbers from 0 to 255, but X goes "
+            f"from {low:.3g} to {high:.3g}. If it was normalised, show X * std + mean; if it holds "
+            "pixels up to 255, X / 255."
+        )
+    X = X.clip(0, 1).astype("float32")
+    return X[..., 0] if X.ndim == 4 and X.shape[3] == 1 else X
+
+
+def _names(labels, num_classes, is_fashion):
+    """Return a name for each class: as given, or Fashion-MNIST's, or its number."""
+    if labels is None:
+        return FASHION_MNIST_LABELS if is_fashion else [str(i) for i in range(num_classes)]
+    if len(labels) < num_classes:
+        raise ValueError(
+            f"labels has {len(labels)} names, but the highest class is {num_classes - 1}: give "
+            "the names of all classes, in their order"
+        )
+    return labels
 
 
 def plot_confusion_matrix(matrix, labels=None) -> Figure:
@@ -186,18 +233,30 @@ def plot_confusion_matrix(matrix, labels=None) -> Figure:
     matrix : array of int, shape (num_classes, num_classes)
         ``matrix[i, j]`` images of class i were predicted to be of class j.
     labels : sequence of str, optional
-        Names of the classes, by default Fashion-MNIST's.
+        Names of the classes. By default Fashion-MNIST's, if there are ten, else numbers.
 
     Returns
     -------
     matplotlib.figure.Figure
-    """
-    from .data.fashion_mnist import FASHION_MNIST_LABELS
 
-    labels = FASHION_MNIST_LABELS if labels is None else labels
-    matrix = _numpy(matrix)
+    Raises
+    ------
+    ValueError
+        If ``matrix`` is none of the above, or has not one row for each name.
+    """
+    matrix = checks.as_numpy(matrix)
+    num_classes = len(matrix) if matrix.ndim else 0
+    if not num_classes or matrix.shape != (num_classes,) * 2 or not (matrix >= 0).all():
+        raise ValueError(
+            "plot_confusion_matrix expects numbers of images from 0 on, of shape (num_classes, "
+            f"num_classes), as confusion_matrix gives them, but got {matrix.shape}: {matrix}"
+        )
+    labels = _names(labels, num_classes, is_fashion=num_classes == 10)
+    if len(labels) > num_classes:
+        raise ValueError(f"labels has {len(labels)} names, but matrix has {num_classes} classes")
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    fig, ((ax,),) = _subplots(1, 1, 8.5, 7.5)
+    side = max(7.5, 0.3 * num_classes)
+    fig, ((ax,),) = _subplots(1, 1, side + 1, side)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (i, j), part in np.ndenumerate(share):
         if part > 0.005:

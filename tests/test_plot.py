@@ -1,5 +1,6 @@
 import io
 
+import mxnet as mx
 import numpy as onp
 import pytest
 from mxnet import np
@@ -59,13 +60,103 @@ def test_names_may_be_an_array():
     assert "dog" in rendered(plot_confusion_matrix(onp.eye(2), labels=names))
 
 
-def test_no_image_to_show():
-    with pytest.raises(ValueError, match=r"no image to show: X has shape \(0, 1, 8, 8\)"):
-        show_images(np.zeros((0, 1, 8, 8)), np.zeros(0))
+def titles(fig):
+    return [ax.get_title() for ax in fig.axes if ax.images]
+
+
+def shown(X):
+    """What is shown of two images, from 0 to 1."""
+    fig = show_images(X, [0, 1])
+    assert all(ax.images[0].get_clim() == (0, 1) for ax in fig.axes[:2])
+    return onp.stack([ax.images[0].get_array() for ax in fig.axes if ax.images])
+
+
+GREY = onp.random.default_rng(0).integers(0, 256, (2, 1, 6, 5)).astype("uint8")
+COLOUR = onp.random.default_rng(1).integers(0, 256, (2, 3, 6, 5)).astype("uint8")
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        GREY / 255,
+        GREY,
+        GREY.astype("int64"),
+        GREY[:, 0],
+        GREY.transpose(0, 2, 3, 1),
+        np.array(GREY, dtype="uint8"),
+        np.array(GREY / 255, dtype="float16"),
+        mx.nd.array(GREY / 255),
+        [np.array(image / 255) for image in GREY],
+        (GREY / 255).tolist(),
+        GREY / 255 * 1.001,  # rounded, as after a resize
+    ],
+)
+def test_grey_images_of_all_kinds(X):
+    onp.testing.assert_allclose(shown(X), GREY[:, 0] / 255, atol=2e-3)
+
+
+@pytest.mark.parametrize("X", [COLOUR, COLOUR / 255, COLOUR.transpose(0, 2, 3, 1)])
+def test_colour_images_of_all_kinds(X):
+    onp.testing.assert_allclose(shown(X), COLOUR.transpose(0, 2, 3, 1) / 255, atol=1e-6)
+
+
+def test_black_and_white():
+    assert (shown(GREY > 99) == (GREY[:, 0] > 99)).all()
+
+
+@pytest.mark.parametrize(
+    ("X", "words"),
+    [
+        (onp.zeros((0, 1, 8, 8)), r"no image to show: X has shape \(0, 1, 8, 8\)"),
+        (COLOUR[0, 0], r"got \(6, 5\); for a single image X write X\[None\] and \[y\]"),
+        (COLOUR[0], "expected classes in y, one for each of the 3 images"),  # three grey ones
+        (onp.zeros((2, 2, 8, 8)), r"grey or colour images .* got \(2, 2, 8, 8\)"),
+        (GREY.astype(float), r"from 0 to 1, or whole numbers.*goes from \d to 25\d. .*X / 255"),
+        (COLOUR / 255 * 4 - 2, r"goes from -\S+ to \S+. If it was normalised, show X \* std"),
+        (GREY * onp.nan, "from 0 to 1.* goes from nan to nan"),
+    ],
+)
+def test_what_is_no_image(X, words):
+    with pytest.raises(ValueError, match=words):
+        show_images(X, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "names"),
+    [
+        (GREY, [0, 9], ["t-shirt", "ankle boot"]),  # as the lessons show them
+        (COLOUR, [0, 2], ["0", "2"]),
+        (GREY, [57, 99], ["57", "99"]),
+        (GREY, onp.array([1.0, 10.0]), ["1", "10"]),
+        (GREY, np.array([3, 4]), ["dress", "coat"]),
+    ],
+)
+def test_only_what_can_be_of_fashion_mnist_has_its_names(X, y, names):
+    assert titles(show_images(X, y)) == names
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "words"),
+    [
+        ([0], {}, "classes in y, one for each of the 2 images"),
+        ([0, 1, 2], {}, "classes in y, one for each of the 2 images"),
+        ([[0], [1]], {}, r"shape \(2, 1\); write y\[:, 0\]"),
+        ([0, -1], {}, "counted from 0, but one in y or y_hat is -1"),
+        ([0, 1], {"y_hat": [-1, 0]}, "counted from 0, but one in y or y_hat is -1"),
+        ([0, 1], {"y_hat": [0]}, "classes in y_hat, one for each of the 2 images"),
+        ([0, 1.5], {}, "classes in y are the whole numbers of classes, but one is 1.5"),
+        ([0, 2], {"labels": ["a", "b"]}, "labels has 2 names, but the highest class is 2"),
+        ([0, 1], {"labels": "ab", "y_hat": [0, 7]}, "labels has 2 names.* class is 7"),
+        ([0, 1], {"columns": 0}, "columns must be a whole number of at least 1, not 0"),
+    ],
+)
+def test_classes_that_cannot_be_shown(y, options, words):
+    with pytest.raises(ValueError, match=words):
+        show_images(GREY, y, **options)
 
 
 def test_predictions_are_marked():
-    fig = show_images(onp.zeros((2, 3, 8, 8)), [0, 1], [0, 2])
+    fig = show_images(onp.zeros((2, 1, 8, 8)), [0, 1], [0, 2])
     right, wrong = fig.axes[:2]
     assert right.get_title() == "t-shirt\n✓" and wrong.get_title() == "trouser\n✗ pullover"
     assert right.title.get_color() != wrong.title.get_color()
@@ -75,6 +166,40 @@ def test_confusion_matrix_in_percent():
     fig = plot_confusion_matrix(onp.array([[3, 1], [0, 0]]), labels=["cat", "dog"])
     texts = rendered(fig)
     assert "75" in texts and "25" in texts and "cat" in texts and "true class" in texts
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "first"), [(3, "0"), (10, "t-shirt"), (11, "0"), (100, "0")]
+)
+def test_each_class_of_a_confusion_matrix_has_one_name(num_classes, first):
+    fig = plot_confusion_matrix(np.array(onp.eye(num_classes), dtype="int32"))
+    (ax,) = fig.axes
+    assert [len(ticks) for ticks in (ax.get_xticks(), ax.get_yticks())] == [num_classes] * 2
+    assert ax.get_xticklabels()[0].get_text() == first
+    assert fig.get_figheight() >= 0.3 * num_classes  # its names do not overlap
+
+
+@pytest.mark.parametrize(
+    ("matrix", "labels", "words"),
+    [
+        (onp.ones((2, 3)), None, r"shape \(num_classes, num_classes\).* got \(2, 3\)"),
+        (onp.ones(4), None, r"got \(4,\)"),
+        (onp.ones((0, 0)), None, r"got \(0, 0\)"),
+        (3, None, r"got \(\)"),
+        ([[1, -1], [0, 1]], None, "numbers of images from 0 on"),
+        (onp.full((2, 2), onp.nan), None, "numbers of images from 0 on"),
+        (onp.eye(3), ["a", "b"], "labels has 2 names, but the highest class is 2"),
+        (onp.eye(3), "abcd", "labels has 4 names, but matrix has 3 classes"),
+    ],
+)
+def test_what_is_no_confusion_matrix(matrix, labels, words):
+    with pytest.raises(ValueError, match=words):
+        plot_confusion_matrix(matrix, labels)
+
+
+def test_a_quantity_that_no_run_has():
+    with pytest.raises(ValueError, match="quantity is one of train_error, .* not 'accuracy'"):
+        plot_runs({"a": HISTORY}, "accuracy")
 
 
 def test_live_curves_are_drawn_in_place(monkeypatch):
