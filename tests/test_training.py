@@ -1,4 +1,3 @@
-import json
 import random
 
 import mxnet as mx
@@ -190,22 +189,6 @@ def test_images_of_one_class_only(stripes, num_classes):
     data.labels[:] = 0
     history = train(small_net(num_classes), data, data, 3, 0.1, precision="float32")
     assert history.test_acc[-1] == 1 and history.train_loss[-1] < 0.5
-
-
-def test_save_and_load(stripes, tmp_path):
-    _, history = run(stripes, num_epochs=1)
-    path = history.save(tmp_path / "deep" / "history.json")
-    loaded = History.load(path)
-    assert loaded.train_loss == history.train_loss and loaded.test_acc == history.test_acc
-    assert loaded.run | {"image_shape": (1, 8, 8)} == history.run
-    assert [p.name for p in path.parent.iterdir()] == ["history.json"]
-    assert json.loads(path.read_text())["run"]["seed"] == 0
-
-
-def test_a_history_in_words():
-    assert str(History()) == "no epoch yet"
-    history = History([0.51234], [0.8], [0.75], [2.0], [100.4])
-    assert str(history) == "epoch 1: loss 0.512, train acc 0.800, test acc 0.750, 100 images/s"
 
 
 # --- what students get wrong

@@ -97,7 +97,7 @@ class Keeper:
         self.meter.start()
         for X, y in self._to_come():
             if self.fast.traced.draws:
-                mx.random.seed(int(self._seeds(self.batch).generate_state(1)[0] >> 1))
+                mx.random.seed(self._seed(self.batch))
             yield X, y
             self._check_loss()
             self.batch += 1
@@ -113,14 +113,23 @@ class Keeper:
         batches = checks.batches(self.train_iter, "train_iter", self.fast.num_outputs)
         if isinstance(self.train_iter, ArrayIter):
             self.train_iter.epoch, self.train_iter.batch = len(self.history), self.batch
-            return batches
-        for seed in (mx.random.seed, onp.random.seed, random.seed):  # DataLoaders go by all three
-            seed(int(self._seeds().generate_state(1)[0] >> 1))
-        return itertools.islice(batches, self.batch, None)
+            yield from batches
+            return
+        first = self.batch
+        for number in itertools.count():
+            for seed in (mx.random.seed, onp.random.seed, random.seed):  # a DataLoader's may be any
+                seed(self._seed(number, 2))
+            if (batch := next(batches, None)) is None:
+                return
+            if number >= first:
+                yield batch
 
     def _seeds(self, *more):
         """Return where random numbers of this epoch begin, whatever came before it."""
         return onp.random.SeedSequence([self.history.run["seed"], len(self.history), *more])
+
+    def _seed(self, *more):
+        return int(self._seeds(*more).generate_state(1)[0] >> 1)
 
     def rng(self) -> onp.random.Generator:
         """Return a generator for what is drawn on the host for this batch."""

@@ -1,4 +1,5 @@
 import os
+import random
 import resource
 import signal
 import tempfile
@@ -58,6 +59,28 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     assert f"resuming from {where}" in capsys.readouterr().out
     assert_equal_runs(again, whole)
     assert again[1].run["resumed"] == 1
+
+
+def test_a_run_on_a_loader_of_gluon_goes_on_with_the_same_images(stripes, tmp_path):
+    """The images of a loader, in the order that it draws, and what it draws to change them."""
+
+    def loader(shuffle=True, actions=(), **kwargs):
+        at = At(actions)
+
+        def changed(image):
+            at(None, None)
+            return image * onp.random.uniform() * random.random() * mx.np.random.uniform()
+
+        images, labels = zip(*stripes(num=12, batch_size=1, shuffle=False), strict=True)
+        data = mx.gluon.data.ArrayDataset([X[0] for X in images], [int(y) for y in labels])
+        return mx.gluon.data.DataLoader(data.transform_first(changed, lazy=True), 3, shuffle)
+
+    def tried(folder, actions=()):
+        return run(lambda **kwargs: loader(actions=actions, **kwargs), folder)
+
+    stop = stop_at(3 + 12 + 4).actions[3 + 12 + 4]
+    tried(tmp_path, {3 + 12 + 4: stop})
+    assert_equal_runs(tried(tmp_path), tried(None))
 
 
 def test_a_run_that_is_complete_is_not_repeated(stripes, tmp_path, capsys):
@@ -223,6 +246,12 @@ def test_a_run_stopped_while_the_disk_is_full_goes_on_from_before(
     again = run(stripes, tmp_path)
     assert "resuming from epoch 2, batch 1\n" in capsys.readouterr().out
     assert_equal_runs(again, run(stripes))
+
+
+def test_a_folder_may_begin_at_home(stripes, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run(stripes, "~/runs/mine", num_epochs=1)
+    assert [file.suffix for file in (tmp_path / "runs/mine").iterdir()] == [".safetensors"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path, faults):
