@@ -107,7 +107,7 @@ bench: setup $(if $(filter torch,$(PEERS)),.venv-torch/installed) ## measure the
 	.venv-torch/bin/python -m pip install --quiet torch==2.13.0 numpy
 	touch $@
 
-readme: setup ## write what the records in results/ say into README.md
+readme: setup ## write what the records say into results/README.md and README.md
 	.venv/bin/python tools/readme.py
 
 lint: setup ## check style, formatting and who imports whom
@@ -123,10 +123,11 @@ FUZZ_SECONDS ?= 120
 
 # In an environment of its own. atheris has wheels for Linux; the last for Python 3.10 is an old one.
 fuzz: setup ## search for bytes that the readers of files fail on (FUZZ_SECONDS=120 for each reader)
-	for reader in idx cifar10 cifar100 archive; do \
+	for reader in idx cifar10 cifar100 archive picture; do \
 	  mkdir -p out/fuzz/$$reader && \
-	  .venv/bin/uv run --quiet --no-project --python=.venv/bin/python --with='atheris>=2.3' --with=numpy \
-	    tests/fuzz.py $$reader -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -max_len=16384 \
+	  .venv/bin/uv run --quiet --no-project --python=.venv/bin/python --with='atheris>=2.3' \
+	    --with=numpy --with=pillow --with=lazy-loader tests/fuzz.py $$reader \
+	    -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -max_len=16384 \
 	    -print_final_stats=1 -artifact_prefix=out/fuzz/ out/fuzz/$$reader || exit 1; \
 	done
 

@@ -276,10 +276,11 @@ def test_bad_images(images, words):
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (5, 224, 4)])
-def test_channels_last(shape):
+def test_channels_last(shape, faults):
     images, words = np.zeros((2, *shape), np.uint8), "write images.transpose(0, 3, 1, 2)"
     for take in (lambda: data.ArrayIter(images, [0, 1], 1), lambda: RandomFlip()(images, None)):
-        with pytest.raises(ValueError, match=re.escape(f"{images.shape}: {words}")):
+        match = re.escape(f"{images.shape}: {words}")
+        with faults("numbers", "channels last"), pytest.raises(ValueError, match=match):
             take()
 
 
@@ -303,8 +304,8 @@ def test_any_number_of_channels_may_come_first(shape):
         ([0], r"one for each of the 2 images, of shape \(2,\), but got shape \(1,\)"),
     ],
 )
-def test_bad_labels(labels, words):
-    with pytest.raises(ValueError, match=words):
+def test_bad_labels(labels, words, faults):
+    with faults("numbers", "labels that are no classes"), pytest.raises(ValueError, match=words):
         data.ArrayIter(np.zeros((2, 1, 4, 4), np.uint8), labels, 1)
 
 

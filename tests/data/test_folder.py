@@ -173,9 +173,10 @@ def test_formats_and_the_first_of_moving_pictures(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_a_damaged_note_of_the_camera_does_no_harm(tmp_path, kind, recwarn):
+def test_a_damaged_note_of_the_camera_does_no_harm(tmp_path, kind, recwarn, faults):
     Image.new("RGB", (9, 9), RED).save(tmp_path / "1", kind, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09")
-    assert np.allclose(colour_of(tmp_path / "1"), RED, atol=2) and not recwarn.list
+    with faults("files", "pictures: a damaged note of the camera"):
+        assert np.allclose(colour_of(tmp_path / "1"), RED, atol=2) and not recwarn.list
 
 
 def test_inks_of_a_printer(tmp_path):
@@ -212,19 +213,20 @@ LEFT_OUT = "left out {} that cannot be read as JPEG, PNG, GIF, BMP or WebP: {}"
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_files_that_cannot_be_read_are_listed(kind, pets, capsys):
+def test_files_that_cannot_be_read_are_listed(kind, pets, capsys, faults):
     content, reason = BAD[kind]
     (pets / "dog" / "bad.png").write_bytes(content)
     words = rf"dog/bad.png is no JPEG, PNG, .* that can be read \(.*{reason}"
-    with pytest.raises(ValueError, match=words):
-        read_image(pets / "dog" / "bad.png", 8)
-    load_image_folder(pets, 4, 8)
-    left_out, source = capsys.readouterr().out.splitlines()
-    assert left_out == LEFT_OUT.format(1, "dog/bad.png")
+    with faults("files", "pictures: damaged, or something else"):
+        with pytest.raises(ValueError, match=words):
+            read_image(pets / "dog" / "bad.png", 8)
+        load_image_folder(pets, 4, 8)
+        left_out, source = capsys.readouterr().out.splitlines()
+        assert left_out == LEFT_OUT.format(1, "dog/bad.png")
     assert source.startswith("pets: 12 training and 3 test images")
 
 
-def test_what_lies_elsewhere_or_is_something_else_is_listed(pets, capsys):
+def test_what_lies_elsewhere_or_is_something_else_is_listed(pets, capsys, faults):
     (pets / "README.md").write_text("no picture")
     (pets / "dog" / "more").mkdir()
     (pets / "dog" / "0.png").rename(pets / "dog" / "more" / "0.png")
@@ -232,7 +234,8 @@ def test_what_lies_elsewhere_or_is_something_else_is_listed(pets, capsys):
     (pets / "cat" / "loop").symlink_to("loop")
     (pets / "dog" / "up").symlink_to("..")
     os.mkfifo(pets / "dog" / "pipe.png")
-    load_image_folder(pets, 4, 8)
+    with faults("files", "pictures: links in a circle, a pipe, folders"):
+        load_image_folder(pets, 4, 8)
     left_out, source = capsys.readouterr().out.splitlines()
     names = "README.md, cat/loop, dog/more/, dog/pipe.png, dog/up/"
     assert left_out == LEFT_OUT.format(5, names)
@@ -259,7 +262,7 @@ def test_what_is_hidden_is_passed_over(pets, capsys):
     "encoding, umlaut, broken",
     [("utf-8", "K\xe4tzchen", "d\\xffg"), ("ascii", "K\\xe4tzchen", "d\\xffg")],
 )
-def test_any_names_on_any_terminal(pets, monkeypatch, encoding, umlaut, broken):
+def test_any_names_on_any_terminal(pets, monkeypatch, encoding, umlaut, broken, faults):
     (pets / "cat").rename(pets / "K\xe4tzchen")
     (pets / "a\nb\x1b[31m").touch()
     folder = os.fsencode(pets) + b"/d\xffg"
@@ -268,7 +271,8 @@ def test_any_names_on_any_terminal(pets, monkeypatch, encoding, umlaut, broken):
         pass
     printed = io.TextIOWrapper(io.BytesIO(), encoding)
     monkeypatch.setattr(sys, "stdout", printed)
-    train_iter, _ = load_image_folder(pets, 4, 8)
+    with faults("files", "pictures: names of any bytes, on any terminal"):
+        train_iter, _ = load_image_folder(pets, 4, 8)
     printed.seek(0)
     names = f"a\\nb\\x1b[31m, {broken}/bad\\xff.png\n"
     assert LEFT_OUT.format(2, names) in (text := printed.read())

@@ -99,11 +99,12 @@ def test_download_goes_on_where_it_ended(fetch, web, tmp_path, part, mirrors, st
 
 
 @pytest.mark.parametrize("stream", [None, object(), io.StringIO()], ids=["none", "odd", "closed"])
-def test_a_process_without_a_place_for_the_bar(fetch, monkeypatch, stream):
+def test_a_process_without_a_place_for_the_bar(fetch, monkeypatch, stream, faults):
     if stream and hasattr(stream, "close"):
         stream.close()
     monkeypatch.setattr(sys, "stderr", stream)
-    fetch("good")
+    with faults("download", "no stderr for the bar"):
+        fetch("good")
 
 
 def test_name_look_up_that_hangs_is_left_in_time(fetch, web, monkeypatch):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 PEAK = 5_000_000  # bytes: a few pieces of 1 MB, whatever a header promises
 NAMES = {"idx": "IDX", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "archive": ".tar.gz"}
+NAMES |= {"picture": "pictures"}
 
 
 def edited(content, edits, length):

@@ -149,7 +149,7 @@ def test_broken_file_of_others_stays(one, tmp_path, monkeypatch, place):
     assert (folder / name).exists()
 
 
-def test_broken_file_in_the_cache_goes(one, monkeypatch):
+def test_broken_file_in_the_cache_goes(one, monkeypatch, faults):
     name = list(one.files)[-1]
     write(one.cache, one.files | {name: b"<html>Please log in</html>"})
 
@@ -158,7 +158,10 @@ def test_broken_file_in_the_cache_goes(one, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", refuse)
-        with pytest.raises(ValueError, match="web page.* Remove the file, and run this again"):
+        with (
+            faults("disk", "a cache that can only be read"),
+            pytest.raises(ValueError, match="web page.* Remove the file, and run this again"),
+        ):
             one.load()
     with pytest.raises(ValueError, match="web page.*was removed; run this again"):
         one.load()
@@ -294,14 +297,16 @@ def test_chosen_folder(one, tmp_path, monkeypatch):
     assert one.fetch() == "from $D2LRES_DATA"
 
 
-def test_cache_that_cannot_be_written(one, tmp_path):
+def test_cache_that_cannot_be_written(one, tmp_path, faults):
     (tmp_path / "cache").write_text("a file where the folder should be")
-    assert f"not downloaded: Not a directory: {tmp_path / 'cache'}" in one.why_not("good")
+    with faults("disk", "a file in place of the cache"):
+        assert f"not downloaded: Not a directory: {tmp_path / 'cache'}" in one.why_not("good")
 
 
-def test_no_home_for_a_cache(one, monkeypatch, tmp_path):
+def test_no_home_for_a_cache(one, monkeypatch, tmp_path, faults):
     monkeypatch.setattr(sources, "cache_folder", lambda: None)
-    assert "there is no home for a cache: set HOME" in one.why_not("good")
+    with faults("disk", "no home for a cache"):
+        assert "there is no home for a cache: set HOME" in one.why_not("good")
     assert one.fetch("good", only=tmp_path / "stick").startswith("downloaded into")
     monkeypatch.setenv("D2LRES_DATA", str(tmp_path / "stick"))
     assert one.load() == "from $D2LRES_DATA"
