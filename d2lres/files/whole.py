@@ -89,7 +89,7 @@ def writable(path: str | os.PathLike) -> Path:
     path = expanded(path)
     try:
         if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+            raise IsADirectoryError(errno.EISDIR, "it is a folder; add the name of a file in it")
         folder = next(folder for folder in path.absolute().parents if folder.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -122,8 +122,15 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
         os.close(handle)
 
 
-def cache_folder() -> Path:
-    """Return the folder of this user for what can be had again: data and measurements."""
+def cache_folder() -> Path | None:
+    """Return the folder of this user for what can be had again: data and measurements.
+
+    None where there is no home for it; whoever asks does without.
+    """
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("d2lres"))
+    try:
+        folder = Path(platformdirs.user_cache_dir("d2lres"))
+    except RuntimeError:  # of pathlib
+        return None
+    return folder if folder.is_absolute() else None

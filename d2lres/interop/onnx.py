@@ -8,7 +8,7 @@ import numpy as onp
 from mxnet import gluon, npx
 
 from ..compiler.graph import attrs_of, traced
-from ..files.whole import written_whole
+from ..files.whole import writable, written_whole
 
 __all__ = ["export"]
 
@@ -61,9 +61,9 @@ def export(net: gluon.HybridBlock, path: str | os.PathLike) -> list[Path]:
     ONNX operators, opset 15. MXNet's own converter, ``mxnet.onnx``, needs an onnx of 2021 and does
     not know the operators of ``mxnet.np``.
     """
-    path = Path(path)
+    path = writable(path)
     symbol, params = traced(net, training=False), _values(net)
-    model = _onnx_model(symbol, params) if path.suffix == ".onnx" else None
+    model = _onnx_model(symbol, params) if path.suffix.lower() == ".onnx" else None
     path.parent.mkdir(parents=True, exist_ok=True)
     if model:
         with written_whole(path) as file:
@@ -75,7 +75,7 @@ def export(net: gluon.HybridBlock, path: str | os.PathLike) -> list[Path]:
     named = {f"{kind}:{name}": params[name] for name, kind in kinds.items()}
     with written_whole(paths[0]) as of_graph, written_whole(paths[1]) as of_params:
         of_graph.write(symbol.tojson().encode())
-        npx.save(of_params.name, named)
+        npx.save(f"/dev/fd/{of_params.fileno()}", named)  # whatever the name: MXNet knows UTF-8
     return paths
 
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 import zipfile
 import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as onp
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..blocks import BasicBlock, Bottleneck
-from ..files.whole import written_whole
+from ..files.whole import expanded, writable, written_whole
 
 __all__ = ["load_keras_weights", "load_torch_weights", "save_torch_weights"]
 
@@ -75,7 +74,7 @@ def load_torch_weights(net: gluon.HybridBlock, path: str | os.PathLike) -> None:
     torchvision/models/resnet.py.
     """
     layers = {f"{torch}.": layer for layer, torch, _ in _named_layers(net)}
-    _load(_wanted(layers, _TORCH, transposed={}), Path(path), epsilon=1e-5)
+    _load(_wanted(layers, _TORCH, transposed={}), expanded(path), epsilon=1e-5)
 
 
 def save_torch_weights(
@@ -103,9 +102,11 @@ def save_torch_weights(
         If the file or ``dtype`` is of another kind, or a weight is no number or too large for it.
     RuntimeError
         If ``net`` has not been initialised.
+    OSError
+        If the file cannot be written.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
+    path = writable(path)
+    if path.suffix.lower() != ".safetensors":
         raise ValueError(f"weights are written to a .safetensors file, but this is {path.name!r}")
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype is 'float32' or 'float16', not {dtype!r}")
@@ -157,7 +158,7 @@ def load_keras_weights(
     """
     layers = {f"{keras}/": layer for layer, _, keras in _named_layers(net)}
     transposed = {4: (3, 2, 0, 1), 2: (1, 0)}  # by the number of axes
-    _load(_wanted(layers, _KERAS, transposed), Path(path), epsilon)
+    _load(_wanted(layers, _KERAS, transposed), expanded(path), epsilon)
 
 
 def _named_layers(net):
@@ -283,11 +284,12 @@ def _listed(problems):
 @contextlib.contextmanager
 def _opened(path):
     """Open a file of either kind. An error while it is read says which file it was."""
+    kind = path.suffix.lower()
     try:
-        if path.suffix == ".npz":
+        if kind == ".npz":
             with zipfile.ZipFile(path) as file:
                 yield _Npz(file)
-        elif path.suffix == ".safetensors":
+        elif kind == ".safetensors":
             with safe_open(path, framework="numpy") as file:
                 yield _Safetensors(file)
         else:
@@ -298,7 +300,7 @@ def _opened(path):
             )
     except _DAMAGED as error:
         raise ValueError(
-            f"{path} is no complete {path.suffix} file of plain arrays ({error}). The network's "
+            f"{path} is no complete {kind} file of plain arrays ({error}). The network's "
             "weights are as they were. Copy or save the file again."
         ) from error
 

@@ -96,6 +96,41 @@ def test_mxnets_own_files(images, tmp_path):
         assert name.startswith("aux:" if "running" in name else "arg:")
 
 
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        ("~/new/net", ["new/net-0000.params", "new/net-symbol.json"]),
+        ("~/NET.ONNX", ["NET.ONNX"]),
+        ("net.v1.2", ["net.v1.2-0000.params", "net.v1.2-symbol.json"]),
+        ("net.onnx.bak", ["net.onnx.bak-0000.params", "net.onnx.bak-symbol.json"]),
+        ("bad\udcff", ["bad\udcff-0000.params", "bad\udcff-symbol.json"]),
+        ("bad\udcff.onnx", ["bad\udcff.onnx"]),
+    ],
+)
+def test_names_of_files(path, written, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    paths = export(random(small_resnet((4,)), images), path)
+    assert sorted(str(p.absolute().relative_to(tmp_path)) for p in paths) == written
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(
+        tmp_path / name for name in written
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["folder", "folder/", "folder.onnx", ".", "file/net", "file/n.onnx"]
+)
+def test_places_where_no_file_can_be(path, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "file").write_text("")
+    words = "Not a directory" if "file" in path else "it is a folder; add the name of a file in it"
+    with pytest.raises(OSError, match=f"^{path.strip('/')} cannot be written: {words}"):
+        export(random(small_resnet((4,)), images), path)
+    assert len(list(tmp_path.rglob("*"))) == 3
+
+
 class Strange(nn.HybridBlock):
     def hybrid_forward(self, F, X):
         return F.np.exp(X)

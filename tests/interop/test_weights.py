@@ -136,6 +136,20 @@ def test_there_and_back(tmp_path, fits, dtype, close):
     assert abs(again(X) - net(X)).max() <= 20 * close
 
 
+@pytest.mark.parametrize(
+    "name", ["~/ours.safetensors", "OURS.SAFETENSORS", "bad\udcff.safetensors"]
+)
+def test_names_of_files(name, tmp_path, monkeypatch, fits):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    net, again = cifar_resnet(8), cifar_resnet(8)
+    load_torch_weights(net, written(tmp_path, fits).rename(tmp_path / "X.NPZ"))
+    save_torch_weights(net, name)
+    assert len(list(tmp_path.glob("*.[Ss]*"))) == 1
+    load_torch_weights(again, name)
+    assert (again[-1].bias.data() == net[-1].bias.data()).all()
+
+
 def test_weights_that_cannot_be_saved(tmp_path, fits):
     net, path = cifar_resnet(8), tmp_path / "ours.safetensors"
     with pytest.raises(RuntimeError, match="not been initialized"):
@@ -147,6 +161,8 @@ def test_weights_that_cannot_be_saved(tmp_path, fits):
         ((net, path, "int8"), ValueError, "dtype is 'float32' or 'float16', not 'int8'"),
         ((net, tmp_path / "ours.params"), ValueError, "to a .safetensors file, but.*'ours.params'"),
         ((resnet18(), path), TypeError, "pass form='paper'"),
+        ((net, tmp_path), OSError, "cannot be written: it is a folder; add the name of a file"),
+        ((net, tmp_path / "x.npz" / "y.safetensors"), OSError, "cannot be written: Not a direct"),
     ]:
         with pytest.raises(error, match=words):
             save_torch_weights(*args)
