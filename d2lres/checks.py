@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -24,8 +25,10 @@ __all__ = [
     "one_device",
     "optimizer_params",
     "plain",
+    "reason",
     "repeatable",
     "scores",
+    "scores_of",
     "something_to_train",
     "whole",
     "whole_numbers",
@@ -116,7 +119,7 @@ def learning_rate(lr, scheduler=None) -> float:
             "mx.lr_scheduler.LRScheduler, and call super().__init__(base_lr=lr) in its __init__"
         )
     # MXNet would go by the scheduler, or let both disagree, depending on its kind
-    if not math.isclose(base_lr := float(scheduler.base_lr), number):
+    if not math.isclose(base_lr := float(scheduler.base_lr), number, rel_tol=1e-6):  # of float32
         raise ValueError(
             f"the scheduler is at the learning rate {base_lr:.3g}, but lr={lr}. Make a new one "
             f"with base_lr={lr}; one that has been used stays where it ended."
@@ -158,7 +161,7 @@ def repeatable(data_iter, name: str) -> None:
 def plain(value):
     """Return numbers of NumPy and MXNet, also those in lists and dictionaries, as Python's."""
     if isinstance(value, dict):
-        return {key: plain(of_key) for key, of_key in value.items()}
+        return {plain(key): plain(of_key) for key, of_key in value.items()}
     if type(value) in (list, tuple):
         return type(value)(map(plain, value))
     return value.item() if getattr(value, "shape", None) == () else value
@@ -177,7 +180,11 @@ def optimizer_params(optimizer, params) -> dict:
                 f"optimizer_params holds {name!r}, which train takes by another name: write "
                 f"{instead}=..., which the record of the run holds, too"
             )
-    return plain(params or {})
+    params = plain(params or {})
+    for name, value in params.items():
+        if not isinstance(value, (int, float, str, type(None))):
+            raise TypeError(f"optimizer_params: expected a number for {name}, not {value!r}")
+    return params
 
 
 # --- images, labels and scores
@@ -247,9 +254,10 @@ def labels(
         raise ValueError(f"{name} are the whole numbers of classes, but one is {y[wrong][0]}")
     low, high = int(numbers.min()), int(numbers.max())
     if num_classes is not None and (low < 0 or high >= num_classes):
+        build = f"Build the network with num_classes={high + 1}, or check y."
         raise ValueError(
             f"{name} go from {low} to {high}, but there are {num_classes} classes, for the labels "
-            f"0 to {num_classes - 1}. Build the network with num_classes={high + 1}, or check y."
+            f"0 to {num_classes - 1}. {build if low >= 0 else 'Check y.'}"
         )
     return numbers
 
@@ -268,6 +276,11 @@ def batches(data_iter, name: str, num_classes: int | None = None) -> Iterator:
             came += f" of {len(batch)}" if isinstance(batch, (list, tuple)) else ""
             raise TypeError(f"{name}: expected batches (X, y) of images and labels, but got {came}")
         X, y = images(batch[0], name, ndim=None), batch[1]
+        if np.ndim(y) == 0 and y is not None:
+            raise TypeError(
+                f"{name}: expected batches (X, y), but got an image and its label: batches come "
+                f"from gluon.data.DataLoader({name}, batch_size)"
+            )
         numbers = labels(y, len(X), num_classes)
         y = y.as_np_ndarray() if isinstance(y, mx.nd.NDArray) else mx.np.array(numbers)
         yield X, y.astype("int32", copy=False)
@@ -275,7 +288,7 @@ def batches(data_iter, name: str, num_classes: int | None = None) -> Iterator:
 
 def losses(l, num_images: int) -> None:
     """Check that a loss is one number for each image."""
-    shape = getattr(l, "shape", type(l).__name__)
+    shape = l.shape if hasattr(l, "backward") else type(l).__name__
     if shape != (num_images,):
         raise ValueError(
             f"expected a loss of shape ({num_images},), one number for each image, as those of "
@@ -299,6 +312,28 @@ def scores(Y, num_images: int | None = None) -> None:
 
 
 # --- networks
+
+
+def scores_of(net, X):
+    """Return what a network gives for images: one score for each class and image."""
+    import mxnet as mx
+
+    try:
+        Y = net(X)
+    except mx.MXNetError as error:
+        raise ValueError(
+            f"{type(net).__name__} does not take images of shape {X.shape[1:]}: {reason(error)}"
+        ) from error
+    scores(Y, len(X))
+    return Y
+
+
+def reason(error: Exception) -> str:
+    """Return what an error says; of MXNet's the sentence, without the lines of its C++."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return re.sub(r".*(Check failed|Error in operator \S+|MXNetError): ", "", lines[-1])
 
 
 def device_of(net):

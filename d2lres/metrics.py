@@ -44,8 +44,7 @@ def evaluate_accuracy(net: gluon.Block, data_iter, device: mx.Context | None = N
     device = checks.one_device(device) or checks.device_of(net)
     hits = num_images = 0
     for X, y in checks.batches(data_iter, "data_iter"):
-        Y_hat = net(X.as_in_ctx(device))
-        checks.scores(Y_hat, len(X))
+        Y_hat = checks.scores_of(net, X.as_in_ctx(device))
         checks.labels(y, len(X), Y_hat.shape[1])
         hits += int(count_hits(Y_hat, y.as_in_ctx(device)))
         num_images += len(y)
@@ -75,13 +74,9 @@ def predict(net: gluon.Block, X: np.ndarray) -> np.ndarray:
         If the network has not been initialised.
     """
     device, X = checks.device_of(net), checks.images(X, "predict")
-    y_hat = []
-    for i in range(0, len(X), 256):
-        batch = X[i : i + 256].as_in_ctx(device)
-        scores = net(batch)
-        checks.scores(scores, len(batch))
-        y_hat.append(scores.argmax(axis=1).astype("int32"))
-    return np.concatenate(y_hat)
+    batches = (X[i : i + 256].as_in_ctx(device) for i in range(0, len(X), 256))
+    scores = (checks.scores_of(net, batch) for batch in batches)
+    return np.concatenate([of_batch.argmax(axis=1).astype("int32") for of_batch in scores])
 
 
 def _classes(y, y_hat, num_classes):
@@ -126,7 +121,7 @@ def _scores(scores, y, k):
             "the scores hold NaN: the network has diverged, or its images hold NaN. Train it again "
             "with a lower learning rate, or look at its images."
         )
-    return scores, checks.labels(y, *scores.shape), k
+    return scores, checks.labels(y, *scores.shape), checks.whole("k", k)
 
 
 @checked(_scores)

@@ -118,23 +118,22 @@ def train(
     lr, device = checks.learning_rate(lr, scheduler), checks.one_device(device) or try_gpu()
     options = checks.optimizer_params(optimizer, optimizer_params)
     checks.callable_like("gluon.loss.SoftmaxCrossEntropyLoss()", "loss", loss)
-    checks.callable_like("MixUp(0.2)", "mixup", mixup)
+    checks.callable_like("MixUp(0.2)", "mixup", mixup or None)
     checks.something_to_train(net)
     net.collect_params().reset_ctx(device)
     mx.random.seed(seed)
     if isinstance(train_iter, ArrayIter):
         train_iter.seed, train_iter.epoch = seed, 0
     X, y = _first(train_iter, "train_iter")
-    Y_hat = net(X[:1].as_in_ctx(device))
-    checks.scores(Y_hat, 1)
-    checks.labels(y, len(y), Y_hat.shape[1])
-    _first(test_iter, "test_iter", Y_hat.shape[1])
+    _, num_classes = checks.scores_of(net, X[:1].as_in_ctx(device)).shape
+    checks.labels(y, len(y), num_classes)
+    _first(test_iter, "test_iter", num_classes)
 
     fast = compile(net, X.as_in_ctx(device), precision)
     loss = loss or gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not mixup)
     scheduler = copy.deepcopy(scheduler)  # steps change it
     if scheduler:
-        vars(scheduler).update(checks.plain(vars(scheduler)))
+        vars(scheduler).update(checks.plain(vars(scheduler)) | {"base_lr": lr})
     rates = {"learning_rate": lr, "lr_scheduler": scheduler}
     trainer = gluon.Trainer(net.collect_params(), optimizer, rates | options)
     recipe = {"optimizer": optimizer, "lr": lr, **options, "scheduler": type(scheduler).__name__}
@@ -142,7 +141,7 @@ def train(
     recipe |= {"mixup": repr(mixup)} if mixup else {}
     facts = {"num_epochs": num_epochs, "device": str(device)} | describe(train_iter)
     history, meter = History(run=recipe | facts), Meter()
-    keeper = Keeper(fast, trainer, history, meter, train_iter)
+    keeper = Keeper(fast, trainer, history, meter, train_iter, num_classes)
     if checkpoint is not None:
         keeper.keep_in(checkpoint, recipe, loss, test_iter)
 
@@ -151,7 +150,7 @@ def train(
             for X, y in keeper.batches():
                 X, y = X.as_in_ctx(device), y.as_in_ctx(device)
                 if mixup:
-                    X, y = mixup(X, y, keeper.rng(), fast.num_outputs)
+                    X, y = mixup(X, y, keeper.rng(), num_classes)
                 with autograd.record():
                     Y_hat = fast(X)
                     l = loss(Y_hat, y)

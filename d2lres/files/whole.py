@@ -30,12 +30,16 @@ def expanded(path: str | os.PathLike) -> Path:
     Raises
     ------
     ValueError
-        If it does, and this user has no home.
+        If it is empty, or does, and there is no such home.
     """
-    whole = Path(os.path.expanduser(path))
-    if whole.parts[:1] == ("~",):  # a folder of that name is never meant
-        raise ValueError(f"{whole}: there is no home for ~. Set HOME, or write the whole path.")
-    return whole
+    text = os.fsdecode(path)
+    whole = os.path.expanduser(text)
+    home = whole.split(os.sep)[0]
+    if home == "~" or (home.startswith("~") and not os.path.exists(home)):  # no folder is meant
+        raise ValueError(f"{text}: there is no home for {home}. Set HOME, or write the whole path.")
+    if not whole:
+        raise ValueError("the path is empty: name a file or a folder, . for the one at hand")
+    return Path(whole)
 
 
 def legible(text: str) -> str:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..checks import plain
 from ..files.whole import expanded, written_whole
 from ..runtime import machine
 from .progress import in_notebook
@@ -74,7 +75,11 @@ class History:
     @classmethod
     def load(cls, path: str | os.PathLike) -> History:
         """Read a history that ``save`` wrote."""
-        return cls(**json.loads(expanded(path).read_text(encoding="utf-8")))
+        path = expanded(path)
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is no record that History.save wrote: {error}") from error
 
 
 class Meter:
@@ -125,10 +130,9 @@ class Meter:
 
 
 def as_json(facts: dict, **options) -> str:
-    """Return facts as JSON: arrays as lists, what else it cannot hold in words, so that no record
-    of a long run is lost at its end."""
+    """Return facts as JSON, what that cannot hold in words: no record is lost at its end."""
     words = {"default": lambda thing: thing.tolist() if hasattr(thing, "tolist") else str(thing)}
-    return json.dumps(facts, **words, **options)
+    return json.dumps(plain(facts), **words, **options)
 
 
 def facts_of(train_iter, *names: str) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Keeper:
     history : History
     meter : Meter
     train_iter : iterable of (X, y)
+    num_classes : int
 
     Attributes
     ----------
@@ -48,9 +49,10 @@ class Keeper:
         Whether ``batches`` ended early, because the run was told to stop.
     """
 
-    def __init__(self, fast, trainer, history, meter, train_iter):
+    def __init__(self, fast, trainer, history, meter, train_iter, num_classes):
         self.fast, self.trainer, self.history = fast, trainer, history
         self.meter, self.train_iter, self.batch = meter, train_iter, 0
+        self.num_classes = num_classes
         self.is_stopped, self._checkpoints, self._is_saved = False, None, True
 
     def keep_in(self, folder, recipe: dict[str, Any], loss, test_iter) -> None:
@@ -110,7 +112,7 @@ class Keeper:
             raise ValueError("train_iter gave no batch: there is nothing to train on")
 
     def _to_come(self):
-        batches = checks.batches(self.train_iter, "train_iter", self.fast.num_outputs)
+        batches = checks.batches(self.train_iter, "train_iter", self.num_classes)
         if isinstance(self.train_iter, ArrayIter):
             self.train_iter.epoch, self.train_iter.batch = len(self.history), self.batch
             yield from batches

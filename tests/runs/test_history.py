@@ -46,6 +46,20 @@ def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert History([0.5]).save("~/runs/h.json") == tmp_path / "runs" / "h.json"
     assert History.load("~/runs/h.json").train_loss == [0.5]
+    assert expanded(b"~/bytes") == expanded(Path("~", "bytes")) == tmp_path / "bytes"
+    monkeypatch.chdir(tmp_path)
+    Path("~notes").touch()
+    assert expanded("~notes") == Path("~notes") and expanded(Path("")) == Path(".")
+    for path in ("~nobody_of_that_name/h.json", ""):
+        with pytest.raises(ValueError, match="no home for ~nobody|is empty"):
+            History().save(path)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user without a home
     with pytest.raises(ValueError, match="no home for ~. Set HOME, or write the whole path"):
-        expanded("~/h.json")
+        History().save("~/h.json")
+
+
+def test_what_is_no_record(tmp_path):
+    for text in ("", "[1]", '{"loss": [1]}', "\xff"):
+        Path(tmp_path, "a").write_text(text, "latin-1")
+        with pytest.raises(ValueError, match="a is no record that History.save wrote"):
+            History.load(tmp_path / "a")
