@@ -195,7 +195,9 @@ def _batch_shape(input_shape):
 
 def _graph(net, shape):
     symbol, params = traced(net), net.collect_params()
-    shapes = {name: params[name].shape for name in symbol.list_arguments() if name in params}
+    known = {name: params[name] for name in symbol.list_arguments() if name in params}
+    # of a network that was imported, only the arrays have shapes
+    shapes = {n: p.shape or p.data().shape for n, p in known.items() if p.shape or p._data}
     try:
         return symbol, Graph(symbol, shape, shapes)
     except MXNetError as error:

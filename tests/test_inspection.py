@@ -195,6 +195,36 @@ def test_a_wrong_command_is_said_in_a_line(command, words, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.fixture
+def imported(tmp_path):
+    """A network, and the same from the files that it was exported to."""
+    net = cifar_resnet(8)
+    net.initialize(mx.init.Xavier())
+    net(np.ones((1, 3, 8, 8)))
+    graph, params = map(str, export(net, tmp_path / "net"))
+    return net, gluon.SymbolBlock.imports(graph, ["data"], params)
+
+
+@pytest.mark.filterwarnings("ignore:Cannot decide type")
+def test_a_network_that_was_imported(imported):
+    tables = [summary(net, (3, 8, 8)) for net in imported]
+    numbers = [[row[1:] for row in table.rows] for table in tables]
+    assert numbers[0] == numbers[1] and tables[0].num_params == tables[1].num_params
+    X, y = batch()
+    for ours, theirs in zip(*(layer_stats(net, X, y) for net in imported), strict=True):
+        assert ours[1:] == theirs[1:]
+
+
+def test_a_hook_that_looks_at_what_passes_by_is_not_in_the_way():
+    net, seen = cifar_resnet(8), []
+    net.initialize()
+    net[1].register_forward_hook(lambda block, inputs, output: seen.append(output.asnumpy()))
+    table, stats = summary(net, (3, 8, 8)), layer_stats(net, *batch())
+    assert table.num_params == 78_042 and len(stats) == 7
+    grad_cam(net, *batch())
+    assert seen  # where the network is run, the hook is called
+
+
 # --- responses and gradients
 
 
@@ -402,13 +432,9 @@ def test_maps_of_a_compiled_network_are_those_of_the_network():
 
 
 @pytest.mark.filterwarnings("ignore:Cannot decide type")
-def test_networks_whose_maps_are_not_shown(tmp_path):
-    X, net = np.ones((2, 3, 16, 16)), cifar_resnet(8)
-    net.initialize()
-    net(X)
-    graph, params = map(str, export(net, tmp_path / "net"))
-    imported = gluon.SymbolBlock.imports(graph, ["data"], params)
-    for net in (imported, nn.Dense(2), in_a_row(nn.Dense(3), nn.Dense(2)), Residual(3), "net"):
+def test_networks_whose_maps_are_not_shown(imported):
+    X, dense = np.ones((2, 3, 16, 16)), in_a_row(nn.Dense(3), nn.Dense(2))
+    for net in (imported[1], nn.Dense(2), dense, Residual(3), "net"):
         with pytest.raises(TypeError, match=f"{type(net).__name__} shows no such layers"):
             grad_cam(net, X, [0, 1])
     with pytest.raises(RuntimeError, match=r"no weights yet .*net.initialize"):

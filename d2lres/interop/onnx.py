@@ -81,7 +81,8 @@ def export(net: gluon.HybridBlock, path: str | os.PathLike) -> list[Path]:
 
 def _values(net):
     try:
-        return {name: param.list_data()[0] for name, param in net.collect_params().items()}
+        params = net.collect_params().items()
+        return {name: param.list_data()[0].as_np_ndarray() for name, param in params}
     except RuntimeError as error:
         raise RuntimeError(
             "the network has parameters without values, and there is nothing to export: call "

@@ -94,6 +94,10 @@ def test_mxnets_own_files(images, tmp_path):
     assert (imported(images) == net(images)).all()
     for name in npx.load(str(paths[1])):  # as Module and the other languages expect them
         assert name.startswith("aux:" if "running" in name else "arg:")
+    again = export(imported, tmp_path / "again")
+    assert [p.read_bytes() for p in again] == [p.read_bytes() for p in paths]
+    (path,) = export(imported, tmp_path / "net.onnx")
+    assert onp.allclose(in_onnxruntime(path, images), net(images).asnumpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize(
