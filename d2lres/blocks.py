@@ -178,13 +178,9 @@ class BasicBlock(ResidualBase):
 
     Raises
     ------
-    ValueError
-        If a number is no whole one of at least 1, ``shortcut`` is none of the above, ``"A"`` cannot
-        make the channels asked for, or X has another shape than the above.
-    TypeError
-        If X is not float32.
-    RuntimeError
-        If the block has not been initialised.
+    ValueError, TypeError, RuntimeError
+        As for ``Residual``, and if ``shortcut`` is none of the above or ``"A"`` cannot make the
+        channels asked for.
 
     References
     ----------
@@ -217,7 +213,8 @@ class Bottleneck(ResidualBase):
     """The block of the paper's larger networks: 1x1, 3x3 and 1x1 convolutions.
 
     The 3x3 convolution is the costly one. The first 1x1 convolution reduces the channels that it
-    works on to a quarter of ``num_channels``, the second makes them ``num_channels`` again.
+    works on to a quarter of ``num_channels``, the second makes them ``num_channels`` again. Input,
+    output and errors are those of ``BasicBlock``.
 
     Parameters
     ----------
@@ -229,17 +226,6 @@ class Bottleneck(ResidualBase):
         False puts the stride on the 3x3 convolution, as these networks are trained today: all
         pixels are looked at. True puts it on the first 1x1 convolution, as in the paper. Both have
         the same parameters.
-
-    Input and output
-    ----------------
-    As for ``BasicBlock``.
-
-    Raises
-    ------
-    ValueError
-        If ``num_channels`` is no multiple of 4, or as for ``BasicBlock``.
-    TypeError, RuntimeError
-        As for ``BasicBlock``.
 
     References
     ----------
@@ -272,7 +258,9 @@ class PreActResidual(ResidualBase):
     """The block with batch normalisation and ReLU before each 3x3 convolution, and none behind.
 
     Where the shape does not change, nothing stands between the input and the sum, and nothing
-    behind the sum: from block to block the input is passed on as it is.
+    behind the sum: from block to block the input is passed on as it is. The sum may be negative: a
+    batch normalisation and a ReLU follow the last of these blocks. Input, output and errors are
+    those of ``BasicBlock``.
 
     Parameters
     ----------
@@ -280,16 +268,6 @@ class PreActResidual(ResidualBase):
         See ``BasicBlock``. A 1x1 convolution on the shortcut takes what the body takes, after the
         first ReLU, and no batch normalisation follows it; zeros for new channels (``"A"``) are put
         to the input itself.
-
-    Input and output
-    ----------------
-    As for ``BasicBlock``. The sum may be negative: a batch normalisation and a ReLU follow the last
-    of these blocks.
-
-    Raises
-    ------
-    ValueError, TypeError, RuntimeError
-        As for ``BasicBlock``.
 
     References
     ----------

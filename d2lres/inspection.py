@@ -4,7 +4,6 @@ import dataclasses
 import html
 import itertools
 import math
-import re
 from typing import NamedTuple
 
 import numpy as onp
@@ -134,13 +133,9 @@ def summary(
     Listed are layers with parameters, poolings, sums and all that changes the shape; activations
     are left out. Multiply-adds are those of convolutions and dense layers in the forward pass: each
     number of the output takes as many as there are weights to it. The paper's table 1 calls them
-    FLOPs and prints, times 10^9, for 224x224 pixels,
-
-    - 1.8 and 3.6 for 18 and 34 layers. It is 1.814 and 3.664, of which 0.019 are the 1x1
-      convolutions on shortcuts, which the paper's networks of these depths have not (option A);
-    - 3.8, 7.6 and 11.3 for 50, 101 and 152 layers. With the paper's ``stride_on_1x1=True`` it is
-      3.858 (cut off in the table, where the others are rounded), 7.570 and 11.282. With today's
-      stride on the 3x3 convolution each has 0.231 more: 4.089, 7.801 and 11.514.
+    FLOPs. Its 1.8 and 3.6 times 10^9 for 18 and 34 layers are 1.814 and 3.664 here, of which 0.019
+    are 1x1 convolutions on shortcuts; its 3.8, 7.6 and 11.3 are, with ``stride_on_1x1=True``,
+    3.858, 7.570 and 11.282, and 0.231 more with the stride where it is today.
 
     Parameters
     ----------
@@ -201,9 +196,7 @@ def _graph(net, shape):
     try:
         return symbol, Graph(symbol, shape, shapes)
     except MXNetError as error:
-        reason = re.sub(
-            r".*(Check failed|Error in operator \S+): ", "", str(error).splitlines()[-1]
-        )
+        reason = checks.reason(error)
         raise ValueError(
             f"{type(net).__name__} does not take images of shape {shape[1:]}: {reason}"
         ) from error

@@ -193,10 +193,7 @@ def resnet18(num_classes=10):
 def resnet34(
     num_classes: int = 1000, form: str = "paper", stem: str = "imagenet"
 ) -> nn.HybridSequential:
-    """Build the 34-layer residual network: as ``resnet18``, with 3, 4, 6 and 3 blocks.
-
-    The paper's has 21,797,672 trainable parameters.
-    """
+    """Build the 34-layer residual network: as ``resnet18``, with 3, 4, 6 and 3 blocks."""
     return _resnet(34, num_classes, form, stem)
 
 
@@ -205,27 +202,14 @@ def resnet50(
 ) -> nn.HybridSequential:
     """Build the 50-layer residual network: stages of 3, 4, 6 and 3 ``Bottleneck`` blocks.
 
+    It is as ``resnet18``, but always in the paper's form, because the book has no bottlenecks.
+
     Parameters
     ----------
     num_classes, stem
         See ``resnet18``.
     stride_on_1x1 : bool, default False
         See ``Bottleneck``: False is what everyone trains today, True is the paper's.
-
-    Returns
-    -------
-    mxnet.gluon.nn.HybridSequential
-        See ``resnet18``; always in the paper's form, because the book has no bottlenecks. With
-        three input channels and 1,000 classes it has 25,557,032 trainable parameters.
-
-    Raises
-    ------
-    ValueError
-        As for ``resnet18``.
-
-    References
-    ----------
-    He et al., Deep Residual Learning for Image Recognition (2016), table 1.
     """
     return _resnet(50, num_classes, stem=stem, stride_on_1x1=stride_on_1x1)
 
@@ -233,20 +217,14 @@ def resnet50(
 def resnet101(
     num_classes: int = 1000, stem: str = "imagenet", stride_on_1x1: bool = False
 ) -> nn.HybridSequential:
-    """Build the 101-layer residual network: as ``resnet50``, with 3, 4, 23 and 3 blocks.
-
-    It has 44,549,160 trainable parameters.
-    """
+    """Build the 101-layer residual network: as ``resnet50``, with 3, 4, 23 and 3 blocks."""
     return _resnet(101, num_classes, stem=stem, stride_on_1x1=stride_on_1x1)
 
 
 def resnet152(
     num_classes: int = 1000, stem: str = "imagenet", stride_on_1x1: bool = False
 ) -> nn.HybridSequential:
-    """Build the 152-layer residual network: as ``resnet50``, with 3, 8, 36 and 3 blocks.
-
-    It has 60,192,808 trainable parameters.
-    """
+    """Build the 152-layer residual network: as ``resnet50``, with 3, 8, 36 and 3 blocks."""
     return _resnet(152, num_classes, stem=stem, stride_on_1x1=stride_on_1x1)
 
 
@@ -325,9 +303,7 @@ def cifar_resnet(
     Returns
     -------
     mxnet.gluon.nn.HybridSequential
-        The first convolution, three stages, a pooling and the dense layer. Takes float32 (batch,
-        channels, height, width), gives float32 (batch, num_classes). Call ``initialize`` on it
-        before use.
+        See ``resnet18``, with three stages.
 
     Raises
     ------
@@ -372,8 +348,7 @@ def small_resnet(widths=(16, 32, 64, 128), num_classes=10):
     Returns
     -------
     mxnet.gluon.nn.HybridSequential
-        Takes float32 (batch, channels, height, width), gives float32 (batch, num_classes). Call
-        ``initialize`` on it before use.
+        See ``resnet18``.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from .data.fashion_mnist import FASHION_MNIST_LABELS
 __all__ = ["LiveCurves", "plot_confusion_matrix", "plot_history", "plot_runs", "show_images"]
 
 # readable on a projector and for colour-blind eyes (Okabe and Ito, 2008)
-_BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
 
 class Figure(matplotlib.figure.Figure):
@@ -52,11 +52,11 @@ def plot_history(history, num_epochs: int | None = None, title: str = "") -> Fig
 def _draw_curves(left, right, history, num_epochs=None):
     epochs = np.arange(1, len(history) + 1)
     marker = {"marker": "o", "linewidth": 2}
-    left.plot(epochs, history.train_loss, color=_BLUE, label="training", **marker)
+    left.plot(epochs, history.train_loss, color=BLUE, label="training", **marker)
     left.set_ylabel("cross-entropy loss", fontsize=13)
     left.set_ylim(0, 1.08 * np.max(history.train_loss, initial=1e-9))
-    right.plot(epochs, history.train_acc, color=_BLUE, label="training", **marker)
-    right.plot(epochs, history.test_acc, color=_ORANGE, label="test", linestyle="--", **marker)
+    right.plot(epochs, history.train_acc, color=BLUE, label="training", **marker)
+    right.plot(epochs, history.test_acc, color=ORANGE, label="test", linestyle="--", **marker)
     right.set_ylabel("accuracy", fontsize=13)
     right.yaxis.set_major_formatter(PercentFormatter(1))
     for ax in (left, right):
@@ -103,7 +103,7 @@ def plot_runs(runs: dict, quantity: str = "train_error", title: str = "", ax=Non
     if ax is None:
         fig, ((ax,),) = _subplots(1, 1, 7.5, 4.5)
     part, kind = quantity.split("_")
-    colours = (_BLUE, _ORANGE, _GREEN, _RED, "#CC79A7", "#56B4E9")
+    colours = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
     for (label, of_label), colour in zip(runs.items(), colours * len(runs), strict=False):
         of_label = of_label if isinstance(of_label, list) else [of_label]
         values = [np.array(getattr(run, quantity.replace("error", "acc"))) for run in of_label]
@@ -181,7 +181,7 @@ def show_images(X, y, y_hat=None, labels=None, columns: int = 8) -> Figure:
         text, colour = names[label], "black"
         if y_hat is not None:
             is_right = label == guess
-            colour = _GREEN if is_right else _RED
+            colour = GREEN if is_right else RED
             text += "\n✓" if is_right else f"\n✗ {names[guess]}"
         ax.set_title(text, fontsize=12, color=colour)
     return fig

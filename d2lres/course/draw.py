@@ -6,12 +6,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrowPatch, Patch, Rectangle
 
-from ..plot import Figure
+from ..plot import BLUE, ORANGE, RED, Figure
 
 __all__ = ["draw_block", "draw_function_classes", "draw_identity_layers", "draw_network"]
 
-# readable on a projector and for colour-blind eyes (Okabe and Ito, 2008)
-_BLUE, _ORANGE, _SKY, _RED, _GREY = "#0072B2", "#E69F00", "#A6D8F5", "#D55E00", "#E3E3E3"
+_SKY, _GREY = "#A6D8F5", "#E3E3E3"
 _WIDTH = 2.0  # lines, in points
 
 
@@ -44,14 +43,14 @@ def draw_function_classes() -> Figure:
 def _classes(ax, title, circles, truth):
     """Draw classes as circles, each with its member nearest to the truth."""
     for i, (x, y, radius, name_x, name_y) in reversed(list(enumerate(circles, start=1))):
-        colours = {"facecolor": (*to_rgb(_SKY), 0.5), "edgecolor": _BLUE}
+        colours = {"facecolor": (*to_rgb(_SKY), 0.5), "edgecolor": BLUE}
         ax.add_patch(Circle((x, y), radius, lw=_WIDTH, **colours))
         _text(ax, name_x, name_y, rf"$\mathcal{{F}}_{i}$", size=17)
         share = radius / hypot(truth[0] - x, truth[1] - y)
         best = (x + share * (truth[0] - x), y + share * (truth[1] - y))
         ax.plot(*zip(best, truth, strict=True), color="black", lw=1.2, ls=(0, (3, 3)), zorder=3)
         ax.plot(*best, "o", color="black", markersize=6, zorder=4)
-    ax.plot(*truth, "*", color=_RED, markersize=20, zorder=5)
+    ax.plot(*truth, "*", color=RED, markersize=20, zorder=5)
     _text(ax, truth[0], truth[1] + 0.32, "$f^*$", size=17)
     _text(ax, sum(x for x, *_ in circles) / 3, 3.6, title, size=14, weight="bold")
 
@@ -64,7 +63,7 @@ def draw_identity_layers() -> Figure:
     matplotlib.figure.Figure
     """
     fig, ax = _canvas(9.4, 2.6)
-    trained, idle = [(f"layer {i}", _BLUE) for i in (1, 2, 3)], [("X → X", _GREY)] * 3
+    trained, idle = [(f"layer {i}", BLUE) for i in (1, 2, 3)], [("X → X", _GREY)] * 3
     _chain(ax, 1.75, "a shallow network, trained", trained)
     _chain(ax, 0.35, "a deeper one: copies of its layers, then identities", trained + idle)
     return fig
@@ -129,7 +128,7 @@ def _block(ax, x, title, shortcut=None, preact=False):
     _text(ax, x, 5.28, "X", size=15)
     _arrow(ax, (x, 5.13), (x, first + 0.21))
     for y, text in zip(rows, branch, strict=True):
-        _box(ax, x, y, text, {"3×3 conv": _BLUE, "batch norm": _SKY, "ReLU": _GREY}[text])
+        _box(ax, x, y, text, {"3×3 conv": BLUE, "batch norm": _SKY, "ReLU": _GREY}[text])
         if y != last:
             _arrow(ax, (x, y - 0.21), (x, y - 0.41))
     frame = {"fill": False, "edgecolor": "black", "lw": 1.3, "ls": (0, (4, 3))}
@@ -138,10 +137,10 @@ def _block(ax, x, title, shortcut=None, preact=False):
     _text(ax, x - 1.2, (first + last) / 2, f"learns {learnt}", size=14, rotation=90)
     if shortcut:
         side = x + 1.6
-        ax.plot([x + 0.2, side, side], [5.28, 5.28, junction], color=_RED, lw=3)
-        _arrow(ax, (side, junction), (x + 0.18, junction), color=_RED, lw=3)
-        colour = "white" if shortcut == "identity" else _ORANGE
-        _box(ax, side, (first + last) / 2, shortcut, colour, width=1.1, edge=_RED)
+        ax.plot([x + 0.2, side, side], [5.28, 5.28, junction], color=RED, lw=3)
+        _arrow(ax, (side, junction), (x + 0.18, junction), color=RED, lw=3)
+        colour = "white" if shortcut == "identity" else ORANGE
+        _box(ax, side, (first + last) / 2, shortcut, colour, width=1.1, edge=RED)
         _arrow(ax, (x, last - 0.21), (x, junction + 0.18))
         ax.add_patch(Circle((x, junction), 0.18, facecolor="white", edgecolor="black", lw=_WIDTH))
         _text(ax, x, junction, "+", size=17)
@@ -178,20 +177,20 @@ def draw_network(size: int = 96) -> Figure:
         _text(ax, 0.1, y, text, size=13, ha="left")
     half, quarter = ceil(size / 2), ceil(size / 4)
     x = _group(ax, 1.15, "input", 1, size, [("", size, "white")])
-    x = _group(ax, x, "stem", 64, quarter, [("1", half, _BLUE), ("", quarter, _GREY)])
+    x = _group(ax, x, "stem", 64, quarter, [("1", half, BLUE), ("", quarter, _GREY)])
     for i in range(4):
         pixels = ceil(quarter / 2**i)
         for block in range(2):
             _arc(ax, x + 2 * block * _STEP, pixels, fitted=i > 0 and block == 0)
-        bars = [(str(2 + 4 * i + j), pixels, _BLUE) for j in range(4)]
+        bars = [(str(2 + 4 * i + j), pixels, BLUE) for j in range(4)]
         x = _group(ax, x, f"stage {i + 1}", 64 * 2**i, pixels, bars)
     x = _group(ax, x, "pool", 512, 1, [("", 1, _GREY)])
-    _group(ax, x, "dense", 10, 1, [("18", 1, _BLUE)])
+    _group(ax, x, "dense", 10, 1, [("18", 1, BLUE)])
     handles = [
-        Patch(facecolor=_BLUE, edgecolor="black", label="layer with weights"),
+        Patch(facecolor=BLUE, edgecolor="black", label="layer with weights"),
         Patch(facecolor=_GREY, edgecolor="black", label="pooling"),
-        Line2D([], [], color=_RED, lw=_WIDTH, label="shortcut: identity"),
-        Line2D([], [], color=_RED, lw=_WIDTH, ls=_DASHED, label="shortcut: 1×1 conv"),
+        Line2D([], [], color=RED, lw=_WIDTH, label="shortcut: identity"),
+        Line2D([], [], color=RED, lw=_WIDTH, ls=_DASHED, label="shortcut: 1×1 conv"),
     ]
     ax.legend(handles=handles, loc="upper center", ncols=4, fontsize=13, frameon=False)
     return fig
@@ -221,7 +220,7 @@ def _arc(ax, x, pixels, fitted):
     y = _MIDDLE + _height(pixels) / 2 + 0.05
     ends = {"posA": (x - 0.04, y), "posB": (x + 2 * _STEP - 0.04, y)}
     style = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=-0.7", "mutation_scale": 14}
-    line = {"color": _RED, "lw": _WIDTH, "ls": _DASHED if fitted else "-"}
+    line = {"color": RED, "lw": _WIDTH, "ls": _DASHED if fitted else "-"}
     ax.add_patch(FancyArrowPatch(**ends, **style, **line, shrinkA=0, shrinkB=0))
 
 
@@ -243,7 +242,7 @@ def _box(ax, x, y, text, colour, width=1.5, height=0.42, edge="black"):
     corner = (x - width / 2, y - height / 2)
     style = {"facecolor": colour, "edgecolor": edge, "lw": 1.5, "zorder": 3}
     ax.add_patch(Rectangle(corner, width, height, **style))
-    _text(ax, x, y, text, size=13, color="white" if colour == _BLUE else "black")
+    _text(ax, x, y, text, size=13, color="white" if colour == BLUE else "black")
 
 
 def _arrow(ax, start, end, color="black", lw=_WIDTH):
