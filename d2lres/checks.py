@@ -21,6 +21,7 @@ __all__ = [
     "images",
     "labels",
     "learning_rate",
+    "loss",
     "losses",
     "one_device",
     "optimizer_params",
@@ -133,6 +134,16 @@ def callable_like(example: str, name: str, value) -> None:
         raise TypeError(f"{name} must be one like {example}, not {value!r}")
 
 
+def loss(loss, takes_shares: bool) -> None:
+    """Check that a loss, if there is one, is made for labels, or for the shares of mixed images."""
+    callable_like("gluon.loss.SoftmaxCrossEntropyLoss()", "loss", loss)
+    if getattr(loss, "_sparse_label", not takes_shares) == takes_shares:
+        raise ValueError(
+            f"the loss must have sparse_label={not takes_shares}: with mixup it gets the share of "
+            "each class, without it the labels"
+        )
+
+
 def one_device(device):
     """Return a device of MXNet's, or None for none; a list of one is taken for that one."""
     import mxnet as mx
@@ -169,19 +180,17 @@ def plain(value):
 
 def optimizer_params(optimizer, params) -> dict:
     """Return what an optimizer takes besides the learning rate, as plain numbers."""
-    if not isinstance(optimizer, str) or not isinstance(params, (dict, type(None))):
+    params = {} if params is None else plain(params)
+    if not isinstance(optimizer, str) or not isinstance(params, dict):
         raise TypeError(
             'optimizer must be a name like "adam", and optimizer_params a dict like {"wd": 1e-4}, '
             f"not {optimizer!r} and {params!r}"
         )
-    for name, instead in {"learning_rate": "lr", "lr_scheduler": "scheduler"}.items():
-        if name in (params or {}):
-            raise ValueError(
-                f"optimizer_params holds {name!r}, which train takes by another name: write "
-                f"{instead}=..., which the record of the run holds, too"
-            )
-    params = plain(params or {})
     for name, value in params.items():
+        if name in ("learning_rate", "lr_scheduler"):
+            raise ValueError(
+                f"optimizer_params has {name!r}: write lr=..., scheduler=..., which is recorded"
+            )
         if not isinstance(value, (int, float, str, type(None))):
             raise TypeError(f"optimizer_params: expected a number for {name}, not {value!r}")
     return params
@@ -238,11 +247,14 @@ def labels(
     y = as_numpy(y)
     if y.ndim != 1 or num_images not in (None, len(y)):
         n, hint = "n" if num_images is None else num_images, ""
-        if y.ndim == 2:
-            hint = "y[:, 0]" if y.shape[1] == 1 else "y.argmax(axis=1), if they are one-hot"
+        if y.ndim == 0:
+            hint = "; single images become batches in gluon.data.DataLoader(dataset, batch_size)"
+        elif y.ndim == 2:
+            one_hot = "y.argmax(axis=1), if they are one-hot"
+            hint = f"; write {'y[:, 0]' if y.shape[1] == 1 else one_hot}"
         raise ValueError(
             f"expected {name}, one for each of the {n} images, of shape ({n},), but got shape "
-            f"{y.shape}{hint and '; write '}{hint}"
+            f"{y.shape}{hint}"
         )
     if not len(y):
         return y.astype(np.int32)
@@ -276,11 +288,6 @@ def batches(data_iter, name: str, num_classes: int | None = None) -> Iterator:
             came += f" of {len(batch)}" if isinstance(batch, (list, tuple)) else ""
             raise TypeError(f"{name}: expected batches (X, y) of images and labels, but got {came}")
         X, y = images(batch[0], name, ndim=None), batch[1]
-        if np.ndim(y) == 0 and y is not None:
-            raise TypeError(
-                f"{name}: expected batches (X, y), but got an image and its label: batches come "
-                f"from gluon.data.DataLoader({name}, batch_size)"
-            )
         numbers = labels(y, len(X), num_classes)
         y = y.as_np_ndarray() if isinstance(y, mx.nd.NDArray) else mx.np.array(numbers)
         yield X, y.astype("int32", copy=False)

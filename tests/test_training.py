@@ -224,15 +224,22 @@ class Two(nn.HybridBlock):
         return self.dense(X), X
 
 
+CE = gluon.loss.SoftmaxCrossEntropyLoss
+
+
 def mean(Y_hat, y):
-    return gluon.loss.SoftmaxCrossEntropyLoss()(Y_hat, y).mean()
+    return CE()(Y_hat, y).mean()
 
 
 @pytest.mark.parametrize(
     ("argument", "error", "words"),
     [
-        ({"optimizer_params": {"learning_rate": 0.5}}, ValueError, r"write lr=\.\.\."),
-        ({"optimizer_params": {"lr_scheduler": None}}, ValueError, r"write scheduler=\.\.\."),
+        (
+            {"optimizer_params": {"learning_rate": 0.5}},
+            ValueError,
+            r"'learning_rate': write lr=\.\.\.",
+        ),
+        ({"optimizer_params": {"lr_scheduler": None}}, ValueError, r"write .*scheduler=\.\.\."),
         ({"optimizer_params": 0.9}, TypeError, "a dict like"),
         ({"optimizer": mx.optimizer.Adam}, TypeError, 'a name like "adam"'),
         ({"scheduler": 0.1}, TypeError, r"one like mx\.lr_scheduler\.CosineScheduler.*not 0\.1"),
@@ -243,6 +250,8 @@ def mean(Y_hat, y):
         ({"loss": mean}, ValueError, r"loss of shape \(16,\), .* got \(\): train itself takes"),
         ({"loss": lambda Y_hat, y: Y_hat}, ValueError, r"loss of shape \(16,\), .* got \(16, 2\)"),
         ({"loss": lambda Y_hat, y: 0.0}, ValueError, "but got float"),
+        ({"loss": CE(sparse_label=False)}, ValueError, "must have sparse_label=True"),
+        ({"loss": CE(), "mixup": MixUp(1)}, ValueError, "must have sparse_label=False: with mixup"),
         ({"mixup": MixUp}, TypeError, r"mixup must be one like MixUp\(0\.2\), not <class"),
         ({"mixup": 0.2}, TypeError, r"mixup must be one like MixUp\(0\.2\), not 0.2"),
         ({"device": "cpu"}, TypeError, r"one like try_gpu\(\).*, not 'cpu'"),
