@@ -26,6 +26,7 @@ def evaluate_accuracy(net: gluon.Block, data_iter, device: mx.Context | None = N
     net : Block
         float32 images (batch, channels, height, width) to scores (batch, num_classes).
     data_iter : iterable of (X, y)
+        Batches of images and labels, of MXNet or NumPy.
     device : mxnet.Context, optional
         By default the device that holds the parameters of ``net``.
 
@@ -36,12 +37,16 @@ def evaluate_accuracy(net: gluon.Block, data_iter, device: mx.Context | None = N
 
     Raises
     ------
+    TypeError
+        If ``net`` is no network, or ``data_iter`` gives no pairs.
     ValueError
-        If ``data_iter`` is empty or a label is out of range.
+        If ``data_iter`` is empty, images, labels or scores are of another shape or dtype, or a
+        label is out of range.
     RuntimeError
         If the network has not been initialised.
     """
-    device = checks.one_device(device) or checks.device_of(net)
+    home = checks.device_of(net)
+    device = checks.one_device(device) or home
     hits = num_images = 0
     for X, y in checks.batches(data_iter, "data_iter"):
         Y_hat = checks.scores_of(net, X.as_in_ctx(device))
@@ -61,6 +66,7 @@ def predict(net: gluon.Block, X: np.ndarray) -> np.ndarray:
     net : Block
         float32 images (batch, channels, height, width) to scores (batch, num_classes).
     X : float32 array, shape (batch, channels, height, width)
+        Of MXNet or NumPy.
 
     Returns
     -------
@@ -69,7 +75,7 @@ def predict(net: gluon.Block, X: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If X is not a batch of images.
+        If X is not a batch of images that ``net`` takes, or gets no scores.
     RuntimeError
         If the network has not been initialised.
     """
@@ -103,7 +109,7 @@ def confusion_matrix(y, y_hat, num_classes):
     Raises
     ------
     ValueError
-        If there are more classes in one than in the other, or one is out of range.
+        If there are more classes in one than in the other, or one is out of range or not whole.
     """
     matrix = onp.zeros((num_classes, num_classes), dtype=int)
     for i, j in zip(y.tolist(), y_hat.tolist(), strict=True):
@@ -144,7 +150,8 @@ def top_k_accuracy(scores, y, k):
     Raises
     ------
     ValueError
-        If ``k`` is none of these, there are more labels than images or fewer, or scores are NaN.
+        If ``k`` is none of these, there are more labels than images or fewer, a label has no score,
+        or scores are NaN.
 
     References
     ----------
