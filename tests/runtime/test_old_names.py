@@ -1,5 +1,6 @@
 """MXNet sees the names that it knows; everyone else sees NumPy, SciPy and Python as they are."""
 
+import mxnet as mx
 import pytest
 
 from d2lres.runtime import old_names
@@ -63,3 +64,82 @@ def test_old_names_are_seen_through_the_window_only():
 def test_versions_compare():
     Version = old_names._distutils_version().LooseVersion
     assert Version("2.10.1") > Version("2.9") > Version("1.17")
+
+
+MODERN = """
+import json, warnings
+import mxnet as mx
+import numpy as onp
+mx.nd.array([1.0])
+seen["scipy is loaded"] = "scipy" in sys.modules
+import scipy.sparse
+for kind in (scipy.sparse.csr_matrix, scipy.sparse.csr_array):
+    given = kind([[0.0, 1.0], [2.0, 0.0]])
+    seen[kind.__name__] = [
+        [x.stype, x.asnumpy().tolist()]
+        for x in (mx.nd.sparse.array(given), mx.nd.sparse.csr_matrix(given), mx.nd.array(given))
+    ]
+Header = mx.recordio.IRHeader
+for name, label in {"list": [1, 2], "numpy": onp.array([1.0, 2.0]), "one": onp.float32(3)}.items():
+    header, content = mx.recordio.unpack(mx.recordio.pack(Header(0, label, 7, 0), b"abc"))
+    seen[name] = [onp.asarray(header.label).tolist(), header.id, content.decode()]
+class cv2:  # what pack_img needs of it
+    IMWRITE_JPEG_QUALITY = IMWRITE_PNG_COMPRESSION = 1
+    imencode = staticmethod(lambda kind, image, parameters: (True, image))
+mx.recordio.cv2 = cv2
+packed = mx.recordio.pack_img(Header(0, [1, 2], 7, 0), onp.array([65, 66], "uint8"))
+seen["image"] = mx.recordio.unpack(packed)[1].decode()
+"""
+
+
+@pytest.fixture(scope="module")
+def modern(python):
+    """What is seen where a warning of what will be gone is an error."""
+    seen, err = python("import sys\n" + MODERN, "-W", "error")
+    assert not err
+    return seen
+
+
+def test_an_array_is_made_without_scipy(modern):
+    assert not modern["scipy is loaded"]
+
+
+@pytest.mark.parametrize("kind", ["csr_matrix", "csr_array"])
+def test_sparse_matrices_of_scipy_are_taken(modern, kind):
+    assert modern[kind] == [["csr", [[0, 1], [2, 0]]]] * 3
+
+
+def test_records_are_packed(modern):
+    assert modern["list"] == modern["numpy"] == [[1, 2], 7, "abc"]
+    assert modern["one"] == [3, 7, "abc"] and modern["image"] == "AB"
+
+
+def test_networks_go_to_onnx_and_back(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    with mx.util.np_array(False), mx.util.np_shape(False):
+        net = mx.gluon.nn.HybridSequential()
+        net.add(mx.gluon.nn.Conv2D(2, 3), mx.gluon.nn.Flatten(), mx.gluon.nn.Dense(3))
+        net.initialize()
+        net.hybridize()
+        X = mx.nd.random.uniform(shape=(1, 1, 5, 5))
+        y = net(X)
+        net.export(str(tmp_path / "net"))
+        files = [
+            str(tmp_path / f"net-{end}") for end in ("symbol.json", "0000.params", "0000.onnx")
+        ]
+        path = mx.onnx.export_model(*files[:2], [X.shape], onnx_file_path=files[2])
+        onnx.checker.check_model(onnx.load(path))
+        symbol, arg_params, _ = mx.contrib.onnx.import_model(path)
+        again = symbol.bind(mx.cpu(), {"data": X, **arg_params}).forward()[0]
+    assert mx.test_utils.almost_equal(again.asnumpy(), y.asnumpy())
+
+
+def test_the_cells_of_the_book_draw():
+    d2l = pytest.importorskip("d2l.mxnet")
+    from matplotlib import pyplot
+
+    assert d2l.plt.stem([0, 1], [0.3, 0.7], use_line_collection=True)
+    (line,) = d2l.plt.plot((-5.0, mx.np.array([1.0])), (-2, mx.np.array([2.0])), "-o")
+    assert line.get_xydata().tolist() == [[-5, -2], [1, 2]] and line.get_marker() == "o"
+    assert d2l.plt.gcf() is pyplot.gcf() and d2l.plt.rcParams is pyplot.rcParams
+    pyplot.close("all")
