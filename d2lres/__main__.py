@@ -13,6 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; return 0 if it went well."""
     if hasattr(sys.stdout, "reconfigure"):  # names may have what a terminal lacks
         sys.stdout.reconfigure(errors="backslashreplace")
+    _open_streams()
     try:
         try:
             args = vars(_parser().parse_args(argv))
@@ -25,12 +26,21 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # who reads has read enough, as `head` does
         _give_up_output()
         return 128 + signal.SIGPIPE
-    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
             raise  # MXNet's own, which needs its traceback
         print(f"d2lres: {error}", file=sys.stderr)
         _give_up_output()
         return 1
+
+
+def _open_streams():
+    """Give streams that were closed (``>&-``) their place, which a file could take, or need."""
+    for stream in range(3):
+        try:
+            os.fstat(stream)
+        except OSError:  # what is opened next has this number
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _flush():

@@ -2,6 +2,7 @@
 
 from mxnet import np, npx
 from mxnet.gluon import nn
+from mxnet.symbol import Symbol
 
 from .checks import checked, whole_numbers
 
@@ -25,9 +26,14 @@ _SIZES = whole_numbers(None, "num_channels", "in_channels", "strides")  # None s
 
 def _takes_images(block, X, *_):
     """Raise an error in words if ``block`` cannot take the images ``X``."""
-    if not isinstance(X, np.ndarray):  # while a graph is traced, X is a Symbol: nothing to see yet
+    if isinstance(X, Symbol):  # while a graph is traced there is nothing to see yet
         return
     name = type(block).__name__
+    if not isinstance(X, np.ndarray):
+        raise TypeError(
+            f"{name} expects images in an array of mxnet.np, but got {type(X).__name__}: "
+            "write np.array(X)"
+        )
     if X.ndim != 4:
         raise ValueError(
             f"{name} expects a batch of images of shape (batch, channels, height, width), but got "
@@ -92,7 +98,7 @@ class Residual(nn.HybridBlock):
         If ``num_channels`` or ``strides`` is no whole number of at least 1, X is not
         four-dimensional, or cannot be added to the output (see ``use_1x1conv``).
     TypeError
-        If X is not float32.
+        If X is no float32 array of ``mxnet.np``.
     RuntimeError
         If the block has not been initialised.
 

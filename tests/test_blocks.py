@@ -95,6 +95,12 @@ def test_images_are_float32(dtype):
         initialized(Residual(3))(np.ones((4, 3, 6, 6), dtype=dtype))
 
 
+@pytest.mark.parametrize("X", [onp.ones((4, 3, 6, 6), "float32"), mx.nd.ones((4, 3, 6, 6)), [1.0]])
+def test_images_are_arrays_of_mxnets(X):
+    with pytest.raises(TypeError, match=f"array of mxnet.np, but got {type(X).__name__}: write np"):
+        initialized(Residual(3))(X)
+
+
 def test_weights_are_needed():
     with pytest.raises(RuntimeError, match=r"no weights yet. Call net.initialize\(\)"):
         Residual(3)(np.ones((4, 3, 6, 6)))

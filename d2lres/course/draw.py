@@ -6,6 +6,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrowPatch, Patch, Rectangle
 
+from ..checks import whole
 from ..plot import BLUE, ORANGE, RED, Figure
 
 __all__ = ["draw_block", "draw_function_classes", "draw_identity_layers", "draw_network"]
@@ -168,10 +169,16 @@ def draw_network(size: int = 96) -> Figure:
     -------
     matplotlib.figure.Figure
 
+    Raises
+    ------
+    ValueError
+        If ``size`` is no whole number of at least 1.
+
     References
     ----------
     He et al., Deep Residual Learning for Image Recognition (2016), figure 3 and table 1.
     """
+    size = whole("size", size)
     fig, ax = _canvas(10.8, 4.6)
     for y, text in zip(_LABELS, ("", "channels", "pixels"), strict=True):
         _text(ax, 0.1, y, text, size=13, ha="left")

@@ -94,6 +94,14 @@ def test_network_numbers_18_layers_and_8_shortcuts():
     assert [arc.get_linestyle() == "-" for arc in arcs] == [True, True] + 3 * [False, True]
 
 
+@pytest.mark.parametrize("size", [0, -96, 28.5, "96"])
+def test_images_of_no_size(size):
+    with pytest.raises(
+        ValueError, match=f"size must be a whole number of at least 1, not {size!r}"
+    ):
+        draw.draw_network(size)
+
+
 @pytest.mark.parametrize("size", [28, 33, 96, 224])
 def test_network_shows_the_shapes_of_the_network(size):
     from mxnet import np

@@ -284,6 +284,13 @@ def test_a_lesson_by_its_number(monkeypatch):
         assert str(lessons._notebook(number)) == "notebooks/03_fashion_mnist.ipynb"
 
 
+def test_a_lesson_runs_where_there_are_no_streams(tmp_path):
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "tiny.ipynb")
+    command = f"{sys.executable} -m d2lres run tiny.ipynb <&- >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out" / "tiny.html").is_file()
+
+
 def test_a_lesson_runs_in_this_python(tmp_path, monkeypatch, capsys):
     """Whatever the folders that clusters put into JUPYTER_PATH, and the notebook, call it."""
     for name in ("python3", "theirs"):
