@@ -1,15 +1,30 @@
 """The recorded experiments."""
 
+import hashlib
 import json
+import os
+import signal
 
 import mxnet as mx
 import numpy as onp
 import pytest
 from mxnet import np
 
-from d2lres import CIFAR10_LABELS, CIFAR100_LABELS, ArrayIter
+from d2lres import (
+    CIFAR10_LABELS,
+    CIFAR100_LABELS,
+    ArrayIter,
+    History,
+    RandomFlip,
+    cifar_resnet,
+    load_torch_weights,
+    small_resnet,
+)
 from d2lres.course import experiments
-from d2lres.models import small_resnet
+from d2lres.course.experiments import experiment, measure
+from d2lres.course.recipes import RECIPES
+
+FAST = RECIPES["fast"]
 
 
 @pytest.fixture
@@ -84,3 +99,100 @@ def test_the_images_are_few_balanced_and_drawn_by_the_seed():
 
 def test_no_class_of_cifar10_was_seen_before():
     assert not {*CIFAR10_LABELS} & {*CIFAR100_LABELS}
+
+
+# --- by a recipe
+
+
+@pytest.fixture
+def tiny(few_images, monkeypatch, tmp_path):
+    wanted = {"options": {"widths": (4, 8)}, "num_epochs": 2, "batch_size": 50}
+    monkeypatch.setitem(RECIPES, "tiny", FAST._replace(**wanted))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_an_experiment_is_recorded_and_measured(tiny, capsys):
+    history = experiment("tiny", seed=3)
+    recorded = History.load(tiny / "results" / "tiny_seed3.json")
+    assert recorded.train_loss == history.train_loss and len(recorded) == 2
+    assert recorded.run["seed"] == 3 and recorded.run["recipe"]["num_epochs"] == 2
+    measured = recorded.run["measured"]
+    shares = measured["class_acc"]
+    assert len(shares) == 10  # of as many images in each class: the accuracy is their mean
+    assert sum(shares) / 10 == pytest.approx(recorded.test_acc[-1])
+    assert measured["top5_acc"] >= measured["top1_acc"] == pytest.approx(recorded.test_acc[-1])
+    assert len(measured["layer_stats"]) == 3  # a convolution and a block of two
+    assert "recorded in results" in capsys.readouterr().out
+
+
+def test_a_shorter_run_leaves_the_record_alone(tiny):
+    experiment("tiny", num_epochs=1)
+    assert [path.name for path in (tiny / "results").iterdir()] == ["tiny_01_epochs_seed0.json"]
+    assert [path.name for path in (tiny / "runs").iterdir()] == ["tiny_01_epochs_seed0"]
+
+
+def test_the_precision_of_an_experiment_can_be_chosen(tiny):
+    assert experiment("tiny", precision="float32").run["precision"] == "float32"
+    with pytest.raises(ValueError, match="precision is auto, float32 or bfloat16"):
+        experiment("tiny", seed=1, precision="float16")
+    assert not list(tiny.glob("*/tiny_seed1*"))
+
+
+@pytest.mark.parametrize("path, words", [("tiny.npz", "safetensors"), ("a.safetensors", "another")])
+def test_weights_that_cannot_be_saved_are_refused_at_once(tiny, path, words):
+    with pytest.raises(ValueError, match=words):
+        experiment("tiny", weights=path)  # of small_resnet
+    assert not list(tiny.iterdir())
+
+
+def test_training_images_are_measured_as_they_are(few_images):
+    augmented = []
+    spy = [lambda X, rng: augmented.append(len(X)) or X]
+    small = FAST._replace(options={"widths": (4, 8)}, augment=spy)
+    assert 0 <= measure(small.build(), *small.load())["train_acc"] <= 1
+    assert augmented == [1, 128]  # for the shape, and for the layers: of 200 images
+
+
+def test_the_weights_of_an_experiment_can_be_had_later(tiny, monkeypatch, capsys):
+    def is_rounded(net, *data, **options):
+        weights = [param.data().asnumpy() for param in net.collect_params().values()]
+        return all((w == w.astype(onp.float16)).all() for w in weights)
+
+    changed = {"network": "cifar_resnet", "options": {"depth": 8}, "num_epochs": 1}
+    RECIPES["tiny"] = RECIPES["tiny"]._replace(**changed)
+    monkeypatch.setattr("d2lres.course.experiments.measure", is_rounded)
+    before = experiment("tiny")
+    after = experiment("tiny", weights=tiny / "new" / "tiny.safetensors")
+    assert after.test_acc == before.test_acc and after.train_loss == before.train_loss
+    content = (tiny / "new" / "tiny.safetensors").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    assert after.run["weights_sha256"] == digest and digest in capsys.readouterr().out
+    load_torch_weights(cifar_resnet(8), tiny / "new" / "tiny.safetensors")
+    assert after.run["measured"] and not before.run["measured"]  # what was saved is measured
+
+
+def test_an_experiment_that_was_stopped_is_recorded_when_it_has_gone_on(tiny, monkeypatch):
+    def press_stop(X, rng):
+        os.kill(os.getpid(), signal.SIGINT)
+        return X
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RandomFlip, "_apply", lambda self, X, rng: press_stop(X, rng))
+        with pytest.raises(KeyboardInterrupt):  # while the data is prepared: nothing to save yet
+            experiment("tiny")
+    calls = []
+
+    def press_stop_later(self, X, rng):
+        calls.append(len(X))
+        return press_stop(X, rng) if len(calls) == 5 else X
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RandomFlip, "_apply", press_stop_later)
+        assert len(experiment("tiny")) < 2 and not (tiny / "results").exists()
+    assert len(experiment("tiny")) == 2 and (tiny / "results" / "tiny_seed0.json").exists()
+
+
+def test_an_unknown_experiment():
+    with pytest.raises(ValueError, match="no experiment 'resnet21': choose one of fast, plain20"):
+        experiment("resnet21")
