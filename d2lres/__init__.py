@@ -6,9 +6,19 @@ The names in ``__init__.pyi`` are imported when they are first used: ``import d2
 
 import lazy_loader
 
-from .runtime import hook
+from .runtime import hook, namesakes
 
 __version__ = "0.2.0"
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 hook.register()  # where the .pth file is not installed, importing d2lres first does as well
+
+
+def __getattr__(name):
+    try:
+        return _load(name)
+    except Exception as error:
+        namesakes.explain(error)
+        if name in __all__ and isinstance(error, AttributeError):  # else it would seem not to exist
+            raise ImportError(f"d2lres.{name} could not be loaded: {error}") from error
+        raise

@@ -57,7 +57,7 @@ def _cores(number):
 def _threads():
     """Say how many threads MXNet takes, and by whose choice."""
     given = os.environ.get("OMP_NUM_THREADS")
-    if given is None or "OMP_NUM_THREADS" in hook.chosen:
+    if not given or "OMP_NUM_THREADS" in hook.chosen:
         return f"{given or machine.physical_cores()}, one for each physical core"
     return f"{given}, set by OMP_NUM_THREADS"
 

@@ -10,21 +10,32 @@ import os
 import sys
 import warnings
 
+from . import namesakes
+
 __all__ = ["Loader", "catch_up", "find_spec", "prepare", "register"]
 
+MOST_THREADS = 1024  # more than a machine has cores; a system refuses to make very many
 chosen = set()  # the environment variables that were set here, and not by the user
 
 
 def find_spec(name, path=None, target=None):
     """Find a module of MXNet as Python does, to be executed by ``Loader``."""
-    if name != "mxnet" and not name.startswith("mxnet."):
+    if name not in ("mxnet", "d2l.mxnet") and not name.startswith("mxnet."):
         return None
     spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-    if spec is None and name == "mxnet":
-        _say_obstacles()
-    elif spec and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+    if spec and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
         spec.loader = Loader(spec.loader.name, spec.loader.path)
+    elif name == "mxnet" and _is_import():  # there is none, or a folder that holds no modules
+        _say_obstacles()
     return spec
+
+
+def _is_import():
+    """Whether a module is looked for to be imported, and not by ``importlib.util.find_spec``."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_name in ("find_spec", "_find_spec"):
+        frame = frame.f_back
+    return frame.f_code.co_name == "_find_and_load_unlocked"
 
 
 def register() -> None:
@@ -35,16 +46,12 @@ def register() -> None:
     if "mxnet" in sys.modules:
         if not isinstance(sys.modules["mxnet"].__loader__, Loader):
             _or_one_line(catch_up)
-    elif not any(finder.__module__ in (__name__, "_d2lres_hook") for finder in _finders()):
+    elif not {getattr(f, "__module__", None) for f in sys.meta_path} & {__name__, "_d2lres_hook"}:
         sys.meta_path.insert(0, _Finder)
 
 
 class _Finder:
     find_spec = staticmethod(find_spec)
-
-
-def _finders():
-    return [finder for finder in sys.meta_path if hasattr(finder, "__module__")]
 
 
 class Loader(importlib.machinery.SourceFileLoader):
@@ -56,14 +63,26 @@ class Loader(importlib.machinery.SourceFileLoader):
             return super().source_to_code(data, path, **kwargs)
 
     def exec_module(self, module):
-        from . import old_names
+        if module.__name__ != "mxnet":
+            return self._execute(module)
+        if module.__spec__.submodule_search_locations is None:
+            raise namesakes.in_the_place_of("mxnet", self.path)
+        _or_one_line(prepare)
+        try:
+            self._execute(module)
+        except Exception as error:
+            namesakes.explain(error)
+            raise
 
-        if module.__name__ == "mxnet":
-            _or_one_line(prepare)
+    def _execute(self, module):
+        from . import old_names, threads
+
         module.__builtins__ = old_names.builtins_for(module.__name__)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             super().exec_module(module)
+        old_names.complete(module)
+        threads.complete(module)
 
 
 def _or_one_line(function):
@@ -71,12 +90,14 @@ def _or_one_line(function):
     try:
         function()
     except Exception as error:
-        _say(f"d2lres could not prepare MXNet: {error!r}")
+        _say(f"d2lres could not prepare MXNet: {namesakes.of_error(error) or repr(error)}")
 
 
 def _say(line):
-    if sys.stderr is not None:  # as in a service, or under pythonw
-        print(line, file=sys.stderr)
+    try:
+        sys.stderr.write(f"{line}\n")
+    except Exception:  # a service has none, or a closed one; nobody is there to read
+        pass
 
 
 def prepare() -> None:
@@ -87,8 +108,8 @@ def prepare() -> None:
     """
     from . import machine
 
-    _choose("OMP_NUM_THREADS", machine.physical_cores())
-    if machine.amx() == "used":
+    _choose_threads()
+    if machine.amx() == "used" and not os.environ.get("DNNL_MAX_CPU_ISA"):
         _choose("DNNL_MAX_CPU_ISA", machine.WITH_AMX)
     _load_cuda_libraries()
     _say_obstacles()
@@ -106,22 +127,42 @@ def catch_up() -> None:
 
     What is too late is said in one sentence on stderr.
     """
-    from . import machine
+    from . import machine, threads
 
-    if _choose("OMP_NUM_THREADS", cores := machine.physical_cores()):
+    if cores := _choose_threads():
         mxnet = sys.modules["mxnet"]
         in_the_engine(lambda: mxnet.base._LIB.MXSetNumOMPThreads(cores))
+    for name in threads.MODULES:
+        threads.complete(sys.modules[f"mxnet.{name}"])
     if machine.amx() == machine.TOO_LATE:
         _say(f"d2lres: {machine.advice_on_amx()}")
 
 
+def _choose_threads():
+    """Let MXNet take a thread for each physical core, unless the user says how many; return those.
+
+    MXNet reads no more than one whole number, and ends Python at anything else. OpenMP takes a list
+    of them as well, for threads of threads: its first is for us.
+    """
+    from . import machine
+
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    first, cores = given.split(",")[0].strip(), machine.physical_cores()
+    if first.isdecimal() and 1 <= int(first) <= MOST_THREADS:
+        os.environ["OMP_NUM_THREADS"] = str(int(first))
+        return None
+    if given.strip():
+        _say(
+            f"d2lres: OMP_NUM_THREADS is {given!r}, not a whole number from 1 to {MOST_THREADS}: "
+            f"MXNet takes {cores}, one thread for each physical core."
+        )
+    _choose("OMP_NUM_THREADS", cores)
+    return cores
+
+
 def _choose(variable, value):
-    """Set an environment variable, unless the user has; return whether it was set."""
-    if variable in os.environ:
-        return False
     os.environ[variable] = str(value)
     chosen.add(variable)
-    return True
 
 
 def in_the_engine(function) -> None:

@@ -6,6 +6,7 @@ import importlib.metadata
 import itertools
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def amx() -> str:
     str
         ``"used"``, or in a few words why not.
     """
-    asked = os.environ.get("DNNL_MAX_CPU_ISA")
+    asked = os.environ.get("DNNL_MAX_CPU_ISA") or None  # empty is as good as unset
     if sys.platform != "linux" or "amx_bf16" not in cpu_features():
         return "not in this processor"
     if asked not in (None, WITH_AMX):
@@ -175,11 +176,27 @@ def advice_on_amx() -> str:
     return f"bfloat16 could be several times as fast, but AMX is {amx()}: {cure}."
 
 
+# the variables of the environment that MXNet reads a number from, or a switch
+_NUMBERS = re.compile(
+    r"MXNET_((CPU|EXEC|MP|OMP|KVSTORE|SAFE|BACKWARD|ENFORCE|ELIMINATE|(DISABLE_)?MKLDNN)_\w+"
+    r"|(GPU_(?!MEM_POOL_TYPE)|USE_(?!OPERATOR_TUNING))\w+|\w+_VERBOSE)"
+)
+
+
 def in_the_way() -> list[str]:
     """Say what keeps MXNet from working here: a sentence with the cure for each obstacle."""
-    return obstacles(
-        amx_refused=os.environ.get("DNNL_MAX_CPU_ISA") == WITH_AMX and amx() == REFUSED
-    )
+    unreadable = [
+        f"{name} is {value!r}, and MXNet, which takes a number there, or true or false, ends "
+        "Python at anything else: unset it."
+        for name, value in os.environ.items()
+        if _NUMBERS.fullmatch(name) and not _is_number(value)
+    ]
+    asks_for_amx = os.environ.get("DNNL_MAX_CPU_ISA") == WITH_AMX
+    return unreadable + obstacles(amx_refused=asks_for_amx and amx() == REFUSED)
+
+
+def _is_number(text):
+    return re.fullmatch(r"\s*([-+]?[\d.]+|true|false|)\s*", text, re.IGNORECASE)
 
 
 def describe() -> dict[str, str | int]:

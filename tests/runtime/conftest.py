@@ -20,12 +20,13 @@ def python():
     To start one that imports MXNet takes seconds: let one answer many questions.
     """
 
-    def run(code, *options, **env):
+    def run(code, *options, cwd=None, **env):
         result = subprocess.run(
             [sys.executable, *options, "-c", f"seen = {{}}\n{code}{SHOW}"],
             capture_output=True,
             text=True,
             env={k: v for k, v in {**os.environ, **dict.fromkeys(CHOSEN), **env}.items() if v},
+            cwd=cwd,
             check=False,
         )
         assert result.stdout, result.stderr

@@ -1,6 +1,7 @@
 """MXNet is prepared when it is imported, whoever imports it first, and never before."""
 
 import importlib.machinery
+import os
 import sys
 import types
 
@@ -22,21 +23,85 @@ def test_a_process_without_mxnet_pays_nothing(python):
     assert (seen, err) == ({"modules": [], "finders": 1}, "")
 
 
-ORDERS = {
-    "mxnet first": "import mxnet, d2lres",
-    "d2lres first": "import d2lres, mxnet",
-    "without the file in site-packages": f"{NO_HOOK}import d2lres, mxnet",
-}
+WAYS = {
+    "mxnet first": ("import mxnet, d2lres",),
+    "d2lres first": ("import d2lres, mxnet",),
+    "without the file in site-packages": (f"{NO_HOOK}import d2lres, mxnet",),
+    "isolated": ("import mxnet", "-I"),
+    "without site-packages": (
+        f"import sys; sys.path += {[p for p in sys.path if p]}; import d2lres, mxnet", "-S", "-I"),
+    "no stderr": ("import sys; sys.stderr = None; import mxnet",),
+    "closed stderr": ("import sys; sys.stderr.close(); import mxnet",),
+    "odd stderr": ("import sys; sys.stderr = object(); import mxnet",),
+    "in a thread": ("import threading, importlib as i\n"
+        "t = threading.Thread(target=i.import_module, args=('mxnet',)); t.start(); t.join()\n"
+        "import mxnet",),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-def test_the_order_of_imports_does_not_matter(python, fake_mxnet, order):
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_mxnet_is_prepared_whatever_way_it_is_imported(python, fake_mxnet, way):
+    code, *options = way
     seen, err = python(
-        f"{order}\nimport sys\nseen['threads'] = mxnet.threads\n"
+        f"import sys; sys.path.insert(0, {fake_mxnet!r})\n{code}\nseen['threads'] = mxnet.threads\n"
         "seen['finders'] = sum('d2lres' in str(finder) for finder in sys.meta_path)",
-        PYTHONPATH=fake_mxnet,
+        *options,
     )
     assert (seen, err) == ({"threads": str(physical_cores()), "finders": 1}, "")
+
+
+def test_mxnet_is_prepared_in_processes_of_every_kind(python, fake_mxnet):
+    """They end with 1 if the code they are given does not go well."""
+    seen, err = python(
+        f"code = 'import mxnet; assert int(mxnet.threads) == {physical_cores()}'\n"
+        "import multiprocessing\n"
+        "for method in multiprocessing.get_all_start_methods():\n"
+        "    process = multiprocessing.get_context(method).Process(target=exec, args=(code,))\n"
+        "    process.start(); process.join()\n"
+        "    seen[method] = process.exitcode",
+        PYTHONPATH=fake_mxnet,
+    )
+    assert not err and seen == dict.fromkeys(seen, 0) and "spawn" in seen
+
+
+PROBES = """
+import importlib.metadata, importlib.util, os, pkgutil, sys
+before, environ, filters = set(sys.modules), dict(os.environ), list(sys.meta_path)
+spec = importlib.util.find_spec("mxnet")
+assert importlib.util.find_spec("mxnet").origin == spec.origin
+assert pkgutil.find_loader("mxnet") if sys.version_info < (3, 14) else True
+assert "mxnet" in [module.name for module in pkgutil.iter_modules()]
+assert importlib.metadata.version("mxnet")
+seen["unchanged"] = environ == dict(os.environ) and filters == sys.meta_path
+seen["loaded"] = [m for m in ("mxnet", "numpy", "d2lres.runtime.machine") if m in sys.modules]
+sys.path.remove(os.environ["PYTHONPATH"])
+sys.path[:] = [p for p in sys.path if "-packages" not in p]
+sys.path_importer_cache.clear()
+seen["there"] = importlib.util.find_spec("mxnet") is not None
+"""
+
+
+def test_to_look_for_mxnet_is_not_to_import_it(python, fake_mxnet):
+    """Nor is anything said where it is not installed."""
+    seen, err = python(PROBES, "-W", "ignore", PYTHONPATH=fake_mxnet)
+    assert (seen, err) == ({"unchanged": True, "loaded": [], "there": False}, "")
+
+
+MISSING = """
+import sys
+from d2lres.runtime import hook, machine, obstacles  # found as yet
+obstacles.installed = dict
+sys.path[:] = [p for p in sys.path if "-packages" not in p]
+sys.path_importer_cache.clear()
+try: import mxnet
+except ImportError as error: seen["error"] = str(error)
+"""
+
+
+def test_where_there_is_no_mxnet_the_cure_is_said(python):
+    seen, err = python(MISSING)
+    assert seen == {"error": "No module named 'mxnet'"}
+    assert err.startswith("d2lres: MXNet is not installed: run `make lab`") and "\n" not in err
 
 
 @pytest.mark.parametrize("no_hook", ["", NO_HOOK])
@@ -66,10 +131,33 @@ def test_a_failure_in_the_hook_is_one_line(python, fake_mxnet, no_hook):
     assert err == "d2lres could not prepare MXNet: RuntimeError('broken on purpose')"
 
 
-def test_threads_are_the_physical_cores_unless_told_otherwise(python, fake_mxnet):
-    show = "import mxnet\nseen['threads'] = mxnet.threads"
-    seen, _ = python(show, PYTHONPATH=fake_mxnet, OMP_NUM_THREADS="7")
-    assert seen == {"threads": "7"}
+@pytest.mark.parametrize(
+    ("asked", "threads"),
+    [
+        ("7", "7"),
+        (" 3 ", "3"),
+        ("4,2", "4"),
+        ("2,", "2"),
+        ("1024", "1024"),
+        (None, None),
+        ("", None),
+    ]
+    + [(text, "said") for text in ("abc", "0", "-1", "2.5", "four", "99999999999", "1025", ",2")],
+)
+def test_threads_are_the_physical_cores_unless_told_otherwise(
+    linux, monkeypatch, capsys, asked, threads
+):
+    """MXNet ends Python if it is told in another way than by one whole number."""
+    linux(cores=[0, 1, 2])
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    hook.prepare()
+    if threads == "said":
+        words = f"OMP_NUM_THREADS is {asked!r}, not a whole number from 1 to 1024: MXNet takes 3"
+        assert words in capsys.readouterr().err
+    assert capsys.readouterr().err == ""
+    assert os.environ["OMP_NUM_THREADS"] == (threads if threads and threads != "said" else "3")
+    assert ("OMP_NUM_THREADS" in hook.chosen) == (threads in (None, "said"))
 
 
 MXNET_FIRST = f"""{NO_HOOK}

@@ -8,7 +8,7 @@ import types
 import pytest
 from pretended import SAPPHIRE, SKYLAKE
 
-from d2lres.runtime import hook, machine
+from d2lres.runtime import hook, machine, threads
 
 V1, V2 = "sys/fs/cgroup/cpu/", "sys/fs/cgroup/"
 OWN_GROUP = {"proc/self/cgroup": "5:memory:/elsewhere\n4:cpu,cpuacct:/a/b\n0::/a/b\n"}
@@ -108,9 +108,11 @@ def test_amx_is_used_where_it_can_be(
 
 def test_where_mxnet_came_first_amx_is_not_used(linux, monkeypatch, capsys):
     linux(flags=SAPPHIRE)
-    calls = []
+    calls, put_right = [], []
     monkeypatch.setattr(hook, "in_the_engine", calls.append)
+    monkeypatch.setattr(threads, "complete", put_right.append)
     hook.catch_up()
+    assert [m.__name__ for m in put_right] == [f"mxnet.{name}" for name in threads.MODULES]
     assert (
         len(calls) == 1
         and os.environ["OMP_NUM_THREADS"] == "1"
