@@ -45,6 +45,13 @@ def test_auto_measures_once_and_leaves_the_network_alone(own_cache, pretended_bf
     assert compile(net, X).precision in ("float32", "bfloat16")
 
 
+def test_without_a_cache_it_is_measured_every_time(pretended_bfloat16, monkeypatch):
+    monkeypatch.setattr(precision, "cache_folder", lambda: None)
+    net, X = small_net(), np.random.uniform(size=(4, 1, 16, 16))
+    seconds = [compile(net, X).seconds["training"] for _ in range(2)]
+    assert len(seconds[0]) == len(precision._PLANS) and seconds[0] != seconds[1]
+
+
 def test_plans_are_compared_where_values_are_dropped(pretended_bfloat16):
     net = small_net()
     net.add(nn.Dropout(0.5))

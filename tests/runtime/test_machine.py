@@ -5,6 +5,7 @@ import os
 import sys
 import types
 
+import mxnet as mx
 import pytest
 from pretended import SAPPHIRE, SKYLAKE
 
@@ -68,6 +69,46 @@ def test_features_of_the_processor(linux, monkeypatch, flags, asked, features, b
         monkeypatch.setenv("DNNL_MAX_CPU_ISA", asked)
     assert machine.cpu_features() == features.split()
     assert machine.has_bfloat16() is bfloat16
+
+
+@pytest.mark.parametrize(
+    ("switch", "built_in", "used"),
+    [(None, True, True), ("1", True, True), ("true", True, True), ("", True, True)]
+    + [("0", True, False), ("false", True, False), ("False", True, False), (None, False, False)],
+)
+def test_onednn_may_be_switched_off(linux, monkeypatch, switch, built_in, used):
+    linux(flags=SKYLAKE)
+    monkeypatch.setattr(mx.runtime.Features, "is_enabled", lambda self, name: built_in)
+    monkeypatch.delenv("MXNET_MKLDNN_ENABLED", raising=False)
+    if switch is not None:
+        monkeypatch.setenv("MXNET_MKLDNN_ENABLED", switch)
+    assert machine.uses_onednn() is machine.has_bfloat16() is used
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "is_read"),
+    [
+        ("MXNET_MKLDNN_ENABLED", "no", False),
+        ("MXNET_CPU_WORKER_NTHREADS", "four", False),
+        ("MXNET_EXEC_BULK_EXEC_TRAIN", "off", False),
+        ("MXNET_SUBGRAPH_VERBOSE", "x", False),
+        ("MXNET_MKLDNN_ENABLED", "False", True),
+        ("MXNET_SAFE_ACCUMULATION", "1", True),
+        ("MXNET_CPU_WORKER_NTHREADS", "", True),
+        ("MXNET_ENGINE_TYPE", "NaiveEngine", True),
+        ("MXNET_SUBGRAPH_BACKEND", "NONE", True),
+        ("MXNET_GPU_MEM_POOL_TYPE", "Round", True),
+        ("MXNET_USE_OPERATOR_TUNING", "float32", True),
+        ("MXNET_VERSION", "1.9.1-gpu", True),
+        ("MXNET_HOME", "/tmp/mxnet", True),
+        ("SOME_MXNET_CPU_NUMBER", "x", True),
+    ],
+)
+def test_a_variable_that_mxnet_would_die_of_is_named(facts, monkeypatch, variable, value, is_read):
+    facts(installed=["mxnet"])
+    monkeypatch.setenv(variable, value)
+    named = [f"{variable} is {value!r}, and MXNet, which takes a number there, or true or false, "]
+    assert [s.partition("ends Python")[0] for s in machine.in_the_way()] == named * (not is_read)
 
 
 def test_features_elsewhere_than_on_linux(linux, monkeypatch):
