@@ -192,7 +192,7 @@ def _graph(net, shape):
     symbol, params = traced(net), net.collect_params()
     known = {name: params[name] for name in symbol.list_arguments() if name in params}
     # of a network that was imported, only the arrays have shapes
-    shapes = {n: p.shape or p.data().shape for n, p in known.items() if p.shape or p._data}
+    shapes = {n: p.shape or p.list_data()[0].shape for n, p in known.items() if p.shape or p._data}
     try:
         return symbol, Graph(symbol, shape, shapes)
     except MXNetError as error:

@@ -183,7 +183,7 @@ def show_images(X, y, y_hat=None, labels=None, columns: int = 8) -> Figure:
             is_right = label == guess
             colour = GREEN if is_right else RED
             text += "\n✓" if is_right else f"\n✗ {names[guess]}"
-        ax.set_title(text, fontsize=12, color=colour)
+        ax.set_title(text, fontsize=12, color=colour, parse_math=False)  # a name may hold $
     return fig
 
 
@@ -263,8 +263,9 @@ def plot_confusion_matrix(matrix, labels=None) -> Figure:
             colour = "white" if part > 0.5 else "black"
             text = f"{100 * part:.0f}"
             ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=12)
-    ax.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=12)
-    ax.set_yticks(range(len(labels)), labels, fontsize=12)
+    style = {"fontsize": 12, "parse_math": False}
+    ax.set_xticks(range(num_classes), labels, rotation=45, ha="right", **style)
+    ax.set_yticks(range(num_classes), labels, **style)
     ax.set_xlabel("predicted class", fontsize=13)
     ax.set_ylabel("true class", fontsize=13)
     ax.set_title("images of each class, in %, by predicted class", fontsize=14)

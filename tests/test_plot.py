@@ -60,6 +60,12 @@ def test_names_may_be_an_array():
     assert "dog" in rendered(plot_confusion_matrix(onp.eye(2), labels=names))
 
 
+def test_names_are_no_formulas():
+    names = ["$\\frac$", "_dog"]
+    assert rendered(show_images(onp.zeros((2, 1, 8, 8)), [0, 1], labels=names))
+    assert rendered(plot_confusion_matrix(onp.eye(2), names))
+
+
 def titles(fig):
     return [ax.get_title() for ax in fig.axes if ax.images]
 
