@@ -14,7 +14,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab run data fashion-mnist doctor test test-quick test-faults test-pythons test-gpu notebooks bench readme lint format fuzz audit lock clean
+.PHONY: help setup lab run data fashion-mnist doctor test test-quick test-faults test-pythons test-peers test-gpu notebooks bench readme lint format fuzz audit lock clean
 
 help: ## say what the targets do
 	@echo "make TARGET, where TARGET is one of"
@@ -85,6 +85,9 @@ $(ON_EACH): on-%: setup
 # MXNet's and d2l's own pins, without our overrides, on the last Python that has wheels for them.
 on-pins: setup
 	$(call try,3.11,$(INSTALL) --no-config --editable '.[cpu$(,)onnx$(,)dev]'; .venv/bin/uv pip check --python=.venvs/$@)
+
+test-peers: setup ## compare MXNet's tests (MXNET_TESTS=folder) and the book's cells (BOOK=clone) with old Python's
+	.venv/bin/python tests/peers/peers.py "$(MXNET_TESTS)" "$(BOOK)"
 
 test-gpu: setup ## check the GPU's MXNet as far as the driver, in whose place gcc makes a stub (gets 2 GB)
 	.venv/bin/uv --quiet venv --clear --python=.venv/bin/python .venvs/$@
