@@ -57,10 +57,10 @@ def _share_numpy(util):
         return before
 
     def set_np_shape(active):
-        is_on = current.value is not None and everyone._is_np_array
+        util.is_np_array()  # so that this thread has what everyone has, before it chooses
         before = set_shape(active)
-        if active and is_on and not apart:
-            # reaches threads that have not asked yet, and those that went back, too
+        if active and everyone._is_np_array and not apart:
+            # reaches all threads: those that have not asked yet, but those that went back, too
             util._LIB.MXSetIsNumpyShape(2, ctypes.byref(ctypes.c_int()))
         return before
 
