@@ -67,8 +67,9 @@ def measured(traced, X, candidate) -> dict[str, dict[str, float]]:
         For "training" and "inference" the seconds of each plan that works. Empty, and not
         remembered, where nothing could be measured, as with weights that are no numbers.
     """
-    path = cache_folder() / "precision.json"
-    known, key = _read_json(path), _fingerprint(traced, X)
+    folder, key = cache_folder(), _fingerprint(traced, X)
+    path = folder / "precision.json" if folder else None  # without one, it is measured every time
+    known = _read_json(path) if path else {}
     with _left_as_it_was(traced):
         if key not in known:
             found = {"training": _seconds(traced.draws, X, candidate, _train)}
@@ -76,7 +77,8 @@ def measured(traced, X, candidate) -> dict[str, dict[str, float]]:
             if not all(found.values()):
                 return found
             known[key] = found
-            _write_json(path, known)
+            if path:
+                _write_json(path, known)
     return known[key]
 
 
