@@ -3,13 +3,21 @@
 import ctypes
 
 import mxnet as mx
+import numpy as onp
 from mxnet import autograd, gluon, np, npx
 from mxnet.base import _LIB, check_call
 
+from .. import checks
 from ..runtime import machine
-from .graph import Traced
+from .graph import Traced, reason
 from .precision import FLOAT32, fastest, measured
-from .rewrites import for_inference, for_training, in_bfloat16, narrow_convolutions
+from .rewrites import (
+    for_gradients,
+    for_inference,
+    for_training,
+    in_bfloat16,
+    narrow_convolutions,
+)
 
 __all__ = ["Compiled", "compile"]
 
@@ -21,15 +29,17 @@ def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> g
 
     The result computes with the Parameter objects of ``net``: to train it is to train ``net``, and
     ``net.save_parameters`` saves what it learned. Outside of ``autograd.record()`` it takes a graph
-    of its own with batch normalisation folded away. It may be given other batch sizes and image
-    sizes than that of ``X``. If layers or parameters of ``net`` are exchanged after the call, or
-    frozen, the graph is traced anew; of another change, such as the rate of a Dropout, it knows
-    nothing: compile the network again. ``repr`` says what was rewritten, chosen and measured.
+    of its own with batch normalisation folded away, and for gradients under
+    ``autograd.record(train_mode=False)`` another, in float32. It may be given other batch sizes and
+    image sizes than that of ``X``, of which it is the fastest. If layers or parameters of ``net``
+    are exchanged after the call, or frozen, the graph is traced anew; of another change, such as
+    the rate of a Dropout, it knows nothing: compile the network again. ``repr`` says what was
+    rewritten, chosen and measured.
 
     Parameters
     ----------
     net : HybridBlock
-        An initialised network of one input.
+        An initialised network of one input and one output, in float32.
     X : float32 array, shape (batch, channels, height, width)
         A batch like those that will follow.
     precision : {"auto", "float32", "bfloat16"}, default "auto"
@@ -47,30 +57,67 @@ def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> g
     Raises
     ------
     TypeError
-        If ``net`` is not a HybridBlock, or cannot be traced.
+        If ``net`` is not a HybridBlock, is not float32, or cannot be traced.
     ValueError
-        If ``precision`` is none of the above.
+        If ``precision`` is none of the above, or ``X`` is not what ``net`` takes.
     RuntimeError
-        If this processor cannot compute in bfloat16 and ``precision`` asks for it.
+        If ``net`` has no weights yet, or this processor cannot compute in bfloat16 and
+        ``precision`` asks for it.
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision is auto, float32 or bfloat16, not {precision!r}")
     if isinstance(net, Compiled):
         net = net.net
+    X = checks.images(X, "compile", ndim=None).as_in_ctx(checks.device_of(net))
+    with autograd.pause():
+        return _compiled(net, X, precision)
+
+
+def _compiled(net, X, precision):
+    _plain(net, X)
     traced = Traced(net)
     traced.symbol()  # which explains what cannot be traced
-    has_bfloat16 = X.ctx.device_type == "cpu" and machine.has_bfloat16()
+    has_bfloat16 = _uses_onednn(X.ctx) and machine.has_bfloat16()
     if precision == "bfloat16" and not has_bfloat16:
         raise RuntimeError(
-            "MXNet computes bfloat16 only on x86 processors with AVX-512, and this is none "
-            "(`python -m d2lres doctor` says more): use precision='auto' or 'float32'."
+            "MXNet computes bfloat16 only on x86 processors with AVX-512, and this is none, or "
+            "oneDNN is switched off (`python -m d2lres doctor` says more): use precision='auto' "
+            "or 'float32'."
         )
-    net(X[:1])  # fixes the shapes of parameters whose initialisation was deferred
     if precision == "float32" or not has_bfloat16:
         return Compiled(traced, X, FLOAT32, FLOAT32)
     seconds = measured(traced, X, lambda plan: Compiled(traced, X, plan, plan))
-    training, inference = (fastest(times, precision) for times in seconds.values())
+    inference = fastest(seconds["inference"], precision)
+    # where nothing trains yet, auto cannot know what will work when something does
+    training = FLOAT32 if precision == "auto" else inference
+    if "training" in seconds:
+        training = fastest(seconds["training"], precision)
     return Compiled(traced, X, training, inference, seconds)
+
+
+def _plain(net, X):
+    """Run the plain network on one image: it says what is wrong, and fixes open shapes."""
+    other = {str(onp.dtype(p.dtype)) for p in net.collect_params().values()} - {"float32"}
+    if other:
+        raise TypeError(
+            f"expected a network in float32, but this one has {min(other)}: net.cast('float32'). "
+            "precision='bfloat16' computes in 16 bits where it can."
+        )
+    with autograd.pause():
+        try:
+            return net(X[:1])
+        except (mx.MXNetError, ValueError) as error:
+            if not isinstance(error, mx.MXNetError) and "MXNetError" not in str(error):
+                raise  # a block's own words
+            hint = "; for a single image write X[None]" if X.ndim == 3 else ""
+            raise ValueError(
+                f"{type(net).__name__} takes no batch of shape {X.shape}: {reason(error)}{hint}"
+            ) from error
+
+
+def _uses_onednn(device):
+    """Whether MXNet computes through oneDNN, whose operators and layouts the rewritings are for."""
+    return device.device_type == "cpu" and machine.uses_onednn()
 
 
 class Compiled(gluon.Block):
@@ -93,35 +140,40 @@ class Compiled(gluon.Block):
         super().__init__()
         self.net, self.traced, self.seconds = traced.net, traced, seconds or {}
         self.precision, self.inference_precision = training.precision, inference.precision
-        self._plans, self._shape = {True: training, False: inference}, X.shape
+        self._plans, self._shape = {"training": training, "inference": inference}, X.shape
         self._moving, self._graphs = False, {}
         _, (shape, *_), _ = traced.symbol().infer_shape(data=X.shape)
-        self.num_outputs = shape[-1]
-        self._graph(X, training=True)  # fails now or never
+        self.num_outputs = shape[-1] if shape else 1
+        self._graph(X, "training")  # fails now or never
 
     def forward(self, X):
-        if X.dtype != "float32":
+        if not isinstance(X, np.ndarray) or X.dtype != "float32":
             return self.net(X)  # which says what it thinks of that
         if not self.traced.is_current():
             self.traced, self._graphs = Traced(self.net), {}
-        training = autograd.is_recording() or autograd.is_training()
-        if self._moving and not training:
+        kind = "gradients" if autograd.is_recording() else "inference"
+        if autograd.is_training():
+            kind = "training"
+        if self._moving and kind != "training":
             # the fused batch norm moves its averages in the backward pass, which MXNet's engine
             # does not know: without a step of the trainer in between it would not wait for them
             npx.waitall()
-        self._moving = training
-        return self._graph(X, training)(X)
+        self._moving = kind == "training"
+        return self._graph(X, kind).run(X)
 
-    def _graph(self, X, training):
-        """Return the graph for a batch, traced if there is none yet that fits."""
-        folded = len(X) == self._shape[0] and not training  # not for the smaller last batch
-        key = (training, folded, X.ctx.device_type, X.shape[1:], len(X) == 1)
+    def _graph(self, X, kind):
+        """Return the graph for a batch, made if there is none yet that fits."""
+        if kind == "inference" and X.shape == self._shape:  # not for the smaller last batch
+            kind = "folded"
+        key = (kind, X.ctx.device_type, X.shape[1:], len(X) == 1)
         graph = self._graphs.get(key)
         if graph is None:
-            with autograd.pause():
-                self.net(X[:1])  # which explains what is wrong with X
-            plan = self._plans[training]
-            graph = self._graphs[key] = _Graph(self.traced, X, plan, training, folded)
+            _plain(self.net, X)
+            plan = self._plans["training" if kind == "training" else "inference"]
+            new = _Graph(self.traced, X, kind, plan, fixed=X.shape[1:] == self._shape[1:])
+            # other image sizes share what is alike, or memory would grow with each of them
+            graph = next((g for g in self._graphs.values() if g.text == new.text), new)
+            self._graphs[key] = graph
         elif not graph.is_fresh(X.ctx):
             graph.refresh(X.ctx)
         return graph
@@ -129,24 +181,29 @@ class Compiled(gluon.Block):
     def __repr__(self):
         """Say what was rewritten, chosen and measured."""
         lines = [f"compiled for batches of shape {self._shape}"]
-        for kind, plan in zip(("training", "inference"), self._plans.values(), strict=True):
+        for kind, plan in self._plans.items():
             times = "".join(
                 f"; {name}: {s:.3f} s a batch" for name, s in self.seconds.get(kind, {}).items()
             )
             lines.append(f"  {kind} in {plan}{times}")
-        counts = next((graph.counts for graph in self._graphs.values()), {})
+        counts = next((graph.counts for graph in self._graphs.values() if graph.counts), {})
         lines += [f"  {count} {words}" for words, count in counts.items() if count]
         return "\n".join(lines)
 
 
-class _Graph(gluon.SymbolBlock):
-    """One rewritten graph of a network as a block on its parameters."""
+class _Graph:
+    """One rewritten graph of a network; ``run`` is the block that computes it.
 
-    def __init__(self, traced, X, plan, training, folded):
-        symbol, params = traced.symbol(training), traced.net.collect_params()
+    If it is for one image size (``fixed``), it keeps its memory from batch to batch.
+    """
+
+    def __init__(self, traced, X, kind, plan, fixed):
+        symbol, params = traced.symbol(kind == "training"), traced.net.collect_params()
         self.counts, self._folded, self._watched, self._matrices = {}, [], [], []
-        if X.ctx.device_type == "cpu" and mx.runtime.Features().is_enabled("MKLDNN"):
-            if folded and plan == FLOAT32:
+        if _uses_onednn(X.ctx):
+            if kind == "gradients":
+                symbol = for_gradients(symbol, X.shape)
+            elif kind == "folded" and plan == FLOAT32:
                 symbol, watched, matrices = for_inference(symbol, X.shape)
                 params = _with_matrices(params, matrices, X.ctx)
                 self._matrices = [(params[name], params[w], f) for name, (w, f) in matrices.items()]
@@ -159,13 +216,14 @@ class _Graph(gluon.SymbolBlock):
                     exact = narrow_convolutions(plain, X.shape, plan.min_channels)
                     symbol = in_bfloat16(symbol, exact)
         data = mx.sym.var("data", dtype="float32").as_np_ndarray()
-        super().__init__(symbol.as_np_ndarray(), [data], params=params)
-        self.hybridize(static_alloc=True, static_shape=True)
+        self.run = gluon.SymbolBlock(symbol.as_np_ndarray(), [data], params=params)
+        self.run.hybridize(static_alloc=fixed, static_shape=fixed)
+        self.text = f"{fixed} {symbol.tojson()}"
         self.refresh(X.ctx)
 
     def refresh(self, device):
-        """Take copies of the parameters as they are now: a graph made anew would leak memory."""
-        self._clear_cached_op()
+        """Take copies of the parameters as they are now."""
+        self.run._clear_cached_op()
         for constant, weight, matrix in self._matrices:
             constant.set_data(np.array(matrix(weight.data(device).asnumpy())))
         self._copies = [_Copy(param, device) for param in self._watched]
@@ -199,11 +257,11 @@ _C.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
 
 def _with_matrices(params, matrices, device):
-    """Return the parameters, and what ``for_inference`` makes of some of them."""
+    """Return the parameters, and room for what ``for_inference`` makes of some of them."""
     extended = gluon.ParameterDict()
     extended.update(params)
     for name, (weight, matrix) in matrices.items():
-        constant = gluon.Constant(name, matrix(params[weight].data(device).asnumpy()))
-        constant.initialize(ctx=device)
-        extended._params[name] = constant
+        shape = matrix(params[weight].data(device).asnumpy()).shape
+        extended._params[name] = gluon.Parameter(name, "null", shape, init="zeros")
+        extended._params[name].initialize(ctx=device)
     return extended

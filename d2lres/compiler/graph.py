@@ -1,15 +1,19 @@
 """The graph of a network: traced, looked at and edited."""
 
 import ast
+import contextlib
+import copy
 import functools
 import json
 import operator
+import re
+import warnings
 from collections import Counter
 
 import mxnet as mx
 from mxnet import autograd, gluon
 
-__all__ = ["Graph", "Traced", "attrs_of", "traced"]
+__all__ = ["Graph", "Traced", "attrs_of", "reason", "traced"]
 
 
 def traced(net, training=True):
@@ -18,7 +22,7 @@ def traced(net, training=True):
     Parameters
     ----------
     net : HybridBlock
-        Initialised or not.
+        Initialised or not. Its forward hooks are not called.
     training : bool, default True
         What ``autograd.is_training()`` says meanwhile.
 
@@ -29,22 +33,66 @@ def traced(net, training=True):
     Raises
     ------
     TypeError
-        If ``net`` is not a HybridBlock, or computes what no graph can.
+        If ``net`` is not a HybridBlock, computes what no graph can, or has several outputs.
     """
+    name = type(net).__name__
     if not isinstance(net, gluon.HybridBlock):
         raise TypeError(
-            f"expected a HybridBlock, which can be traced into a graph, but got "
-            f"{type(net).__name__}. Build the network on nn.HybridBlock and nn.HybridSequential. "
-            "For a compiled network pass the one it was compiled from."
+            f"expected a HybridBlock, which can be traced into a graph, but got {name}. Build the "
+            "network on nn.HybridBlock and nn.HybridSequential. For a compiled network pass the "
+            "one it was compiled from."
         )
-    with autograd.train_mode() if training else autograd.predict_mode():
+    with _taking_symbols(net), autograd.train_mode() if training else autograd.predict_mode():
         try:
-            return net(mx.sym.var("data", dtype="float32").as_np_ndarray())
+            Y = net(mx.sym.var("data", dtype="float32").as_np_ndarray())
         except Exception as error:
             raise TypeError(
-                f"could not trace {type(net).__name__} into a graph ({error}). hybrid_forward may "
-                "use operators of F only, and nothing that looks at the shape or values of X."
+                f"could not trace {name} into a graph ({reason(error)}). hybrid_forward may use "
+                "operators of F only, and nothing that looks at the shape or values of X."
             ) from error
+    if not isinstance(Y, mx.sym.Symbol) or len(Y.list_outputs()) > 1:
+        raise TypeError(
+            f"expected a network that gives one array, but {name} gives several, or something "
+            "else. Build a HybridBlock around it whose hybrid_forward returns one of them."
+        )
+    return Y
+
+
+@contextlib.contextmanager
+def _taking_symbols(net):
+    """Let a network be called with a symbol where that would fail, though not by its own fault.
+
+    Hooks are made for arrays. And MXNet's SymbolBlock takes its output apart as a list, which a
+    single symbol of NumPy's kind is not.
+    """
+    blocks = _blocks(net)
+    hooks = [(block._forward_pre_hooks, block._forward_hooks) for block in blocks]
+    for block in blocks:
+        block._forward_pre_hooks, block._forward_hooks = {}, {}
+        if isinstance(block, gluon.SymbolBlock):
+            block.forward = functools.partial(_composed, block)
+    try:
+        yield
+    finally:
+        for block, (before, behind) in zip(blocks, hooks, strict=True):
+            block._forward_pre_hooks, block._forward_hooks = before, behind
+            vars(block).pop("forward", None)
+
+
+def _composed(block, *symbols):
+    """Return the graph of a SymbolBlock on other inputs."""
+    inputs, outputs = block._cached_graph
+    outputs = copy.copy(outputs)
+    outputs._compose(**{i.name: symbol for i, symbol in zip(inputs, symbols, strict=True)})
+    return outputs
+
+
+def reason(error: Exception) -> str:
+    """Return what an error says; of MXNet's the sentence, without the lines of its C++."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if not isinstance(error, mx.MXNetError) or not lines:
+        return str(error)
+    return re.sub(r".*(Check failed|Error in operator \S+|MXNetError): ", "", lines[-1])
 
 
 # in the names of operators that draw random numbers
@@ -61,6 +109,15 @@ class Traced:
 
     def __init__(self, net):
         self.net, self._parts, self._symbols = net, _parts(net), {}
+        hooked = {
+            type(b).__name__ for b in _blocks(net) if b._forward_pre_hooks or b._forward_hooks
+        }
+        if hooked:
+            warnings.warn(
+                f"forward hooks, as that of {min(hooked)}, are not called where a network computes "
+                "by its compiled graph: call the network itself, or detach them.",
+                stacklevel=3,
+            )
 
     def symbol(self, training: bool = True):
         """Return the graph, traced in that mode: see ``traced``."""
@@ -79,18 +136,31 @@ class Traced:
         """Whether an operator draws random numbers."""
         return any(word in op for op, *_ in self.operators for word in _RANDOM)
 
+    @property
+    def trains(self) -> bool:
+        """Whether any of its parameters gets a gradient."""
+        return any(p.grad_req != "null" for p in self.net.collect_params().values())
+
     def is_current(self) -> bool:
         """Whether the network is still made of the same blocks and parameters."""
         parts = _parts(self.net)
         return len(parts) == len(self._parts) and all(map(operator.is_, parts, self._parts))
 
 
-def _parts(block):
+def _blocks(net):
+    blocks = []
+    net.apply(blocks.append)
+    return blocks
+
+
+def _parts(net):
     """Return all that a network is made of, to see whether it was changed."""
-    frozen = getattr(block, "_kwargs", {}).get("use_global_stats")  # a batch norm, see freeze
-    parts = [block, frozen, *block._reg_params.values()]
-    for child in block._children.values():
-        parts += _parts(child)
+    parts = []
+    for block in _blocks(net):
+        frozen = getattr(block, "_kwargs", {}).get("use_global_stats")  # a batch norm, see freeze
+        params = block._reg_params.values()
+        parts += [block, frozen, *params, *(param.dtype for param in params)]
+        parts += [*block._forward_pre_hooks.values(), *block._forward_hooks.values()]
     return parts
 
 
@@ -162,7 +232,7 @@ class Graph:
 
 # what MXNet takes where a network does not say; of a window, for each of its axes
 _DEFAULTS = {
-    "BatchNorm": {"eps": 1e-3, "axis": 1, "fix_gamma": True},
+    "BatchNorm": {"eps": 1e-3, "axis": 1, "fix_gamma": True, "use_global_stats": False},
     "Convolution": {"num_group": 1},
     "Pooling": {"pool_type": "max", "global_pool": False, "count_include_pad": True, "kernel": ()},
 }

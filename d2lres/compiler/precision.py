@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import time
 import warnings
 from typing import NamedTuple
@@ -39,16 +40,23 @@ _PLANS = [
 
 
 def fastest(seconds: dict[str, float], precision: str) -> Plan:
-    """Return the plan that took the least of ``seconds``, of those in a precision."""
+    """Return the plan that took the least of ``seconds``, of those in a precision.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none.
+    """
     plans = [p for p in _PLANS if str(p) in seconds and precision in ("auto", p.precision)]
-    if not plans and precision == "auto":  # nothing could be measured
+    if plans:
+        return min(plans, key=lambda plan: seconds[str(plan)])
+    if precision == "auto":
         return FLOAT32
-    if not plans:
-        raise RuntimeError(
-            "none of the ways to compute this network in bfloat16 works on this processor: "
-            "use precision='auto' or 'float32'."
-        )
-    return min(plans, key=lambda plan: seconds[str(plan)])
+    why = "works on this processor" if seconds else "gives finite numbers: look at its weights"
+    raise RuntimeError(
+        f"none of the ways to compute this network in {precision} {why}. Use precision='auto' or "
+        "'float32'."
+    )
 
 
 def measured(traced, X, candidate) -> dict[str, dict[str, float]]:
@@ -64,20 +72,24 @@ def measured(traced, X, candidate) -> dict[str, dict[str, float]]:
     Returns
     -------
     dict of str to dict of str to float
-        For "training" and "inference" the seconds of each plan that works. Empty, and not
-        remembered, where nothing could be measured, as with weights that are no numbers.
+        For "inference", and for "training" if anything trains, the seconds of each plan that works.
+        Not remembered where one gave no finite numbers, which may be the fault of the weights.
+
+    Raises
+    ------
+    mxnet.MXNetError
+        If the network fails in float32.
     """
     folder, key = cache_folder(), _fingerprint(traced, X)
     path = folder / "precision.json" if folder else None  # without one, it is measured every time
     known = _read_json(path) if path else {}
     with _left_as_it_was(traced):
         if key not in known:
-            found = {"training": _seconds(traced.draws, X, candidate, _train)}
-            found["inference"] = _seconds(traced.draws, X, candidate, lambda net, X: net(X))
-            if not all(found.values()):
-                return found
-            known[key] = found
-            if path:
+            runs = {"training": _train} if traced.trains else {}
+            runs["inference"] = lambda net, X: net(X)
+            found = {kind: _seconds(traced, X, candidate, run) for kind, run in runs.items()}
+            known[key] = {kind: seconds for kind, (seconds, _) in found.items()}
+            if path and all(seconds and is_finite for seconds, is_finite in found.values()):
                 _write_json(path, known)
     return known[key]
 
@@ -85,43 +97,54 @@ def measured(traced, X, candidate) -> dict[str, dict[str, float]]:
 @contextlib.contextmanager
 def _left_as_it_was(traced):
     """Put back what steps of training change: parameters, gradients and random numbers."""
-    params = [p for p in traced.net.collect_params().values() if p._data]
+    params = traced.net.collect_params().values()
+    trained = [p for p in params if p.grad_req != "null"]
     values = [(p, p.data().copy()) for p in params]
-    gradients = [(g, g.copy()) for p in params if p.grad_req != "null" for g in p.list_grad()]
+    gradients = [(gradient, gradient.copy()) for p in trained for gradient in p.list_grad()]
+    # the Trainer's mark of a gradient that it has not used
+    marks = [(array, array._fresh_grad) for p in trained for array in p.list_data()]
     seed = int(np.random.randint(0, 2**31 - 1)) if traced.draws else None
-    yield
-    for param, value in values:  # batch normalisation has moved its averages
-        param.set_data(value)
-    for gradient, value in gradients:
-        gradient[:] = value
-    if traced.draws:  # MXNet does not tell its state: it is another, but the same after each call
-        mx.random.seed(seed)
+    try:
+        yield
+    finally:
+        for param, value in values:  # batch normalisation has moved its averages
+            param.set_data(value)
+        for gradient, value in gradients:
+            gradient[:] = value
+        for array, is_fresh in marks:
+            array._fresh_grad = is_fresh
+        if traced.draws:  # MXNet does not tell its state: it is another, but always the same
+            mx.random.seed(seed)
 
 
-def _seconds(draws, X, candidate, run, num_rounds=4):
+def _seconds(traced, X, candidate, run, num_rounds=4):
     """Return the seconds that a run on a batch takes by each plan that works.
 
     The plans take turns, so that other work on the machine slows them all; the first round
-    allocates memory and does not count.
+    allocates memory and does not count. Also returned is whether all that came out was finite.
     """
-    candidates, seconds, exact = {}, {plan: [] for plan in _PLANS}, None
-    for _ in range(num_rounds):
-        for plan in [*candidates] or _PLANS:
-            if draws:
+    candidates, seconds, exact, is_finite = {}, {plan: [] for plan in _PLANS}, None, True
+    for number in range(num_rounds):
+        for plan in [*candidates] if number else _PLANS:
+            net = candidates.pop(plan, None)
+            if traced.draws:
                 mx.random.seed(0)  # all drop the same
             try:
-                net = candidates.get(plan) or candidate(plan)
+                net = net or candidate(plan)
                 start = time.perf_counter()
                 Y = run(net, X)
                 npx.waitall()
             except mx.MXNetError:  # oneDNN lacks an operator in this precision or layout
-                candidates.pop(plan, None)
+                if plan == FLOAT32:
+                    raise
                 continue
+            took = time.perf_counter() - start
             exact = Y.copy() if exact is None else exact
+            is_finite = is_finite and bool(np.isfinite(Y).all())
             if abs(Y - exact).max() <= 0.1 * abs(exact).max():
                 candidates[plan] = net
-                seconds[plan].append(time.perf_counter() - start)
-    return {str(plan): min(seconds[plan][1:]) for plan in candidates}
+                seconds[plan].append(took)
+    return {str(plan): min(seconds[plan][1:]) for plan in candidates}, is_finite
 
 
 def _train(net, X):
@@ -133,7 +156,9 @@ def _train(net, X):
 
 def _fingerprint(traced, X):
     """Identify what a measurement depends on: the graph, the batch, the machine and MXNet."""
-    what = [traced.operators, X.shape, str(X.ctx), list(map(str, _PLANS)), machine.describe()]
+    trained = [p.grad_req != "null" for p in traced.net.collect_params().values()]
+    what = [traced.operators, trained, X.shape, str(X.ctx), list(map(str, _PLANS))]
+    what += [machine.describe(), os.environ.get("DNNL_MAX_CPU_ISA")]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 

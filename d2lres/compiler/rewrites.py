@@ -12,7 +12,7 @@ from mxnet.contrib import amp
 
 from .graph import Graph, attrs_of
 
-__all__ = ["for_inference", "for_training", "in_bfloat16", "narrow_convolutions"]
+__all__ = ["for_gradients", "for_inference", "for_training", "in_bfloat16", "narrow_convolutions"]
 
 
 def for_training(symbol, input_shape, fused=True):
@@ -37,6 +37,19 @@ def for_training(symbol, input_shape, fused=True):
     rewrites = list(_REWRITES.items())[: None if fused else -1]
     counts = {words: rewrite(graph) for words, rewrite in rewrites}
     return graph.symbol(), counts
+
+
+def for_gradients(symbol, input_shape):
+    """Rewrite a graph so that its gradients are right outside of training, too.
+
+    Returns
+    -------
+    mxnet.symbol.Symbol
+    """
+    graph = Graph(symbol, input_shape)
+    for rewrite in [*list(_REWRITES.values())[:-1], _find_largest]:
+        rewrite(graph)
+    return graph.symbol()
 
 
 def for_inference(symbol, input_shape):
@@ -147,8 +160,20 @@ def _takes_mean(graph, node):
     return attrs["pool_type"] == "avg" and takes_all
 
 
+def _find_largest(graph):
+    """Outside of training, oneDNN does not note which pixel of a window was the largest.
+
+    Its gradient then goes to a random one. MXNet looks itself if the numbers are float64.
+    """
+    for node in graph.of("Pooling"):
+        if attrs_of(node)["pool_type"] == "max":
+            exact = graph.add("Cast", node["inputs"], dtype="float64")
+            pooled = graph.add("Pooling", [exact], **node.get("attrs", {}))
+            graph.replace(node, "Cast", [pooled], dtype="float32")
+
+
 def _fuse_batch_norm_and_relu(graph):
-    """One pass over the images in place of two.
+    """One pass over the images in place of two, in training: it has no other gradient.
 
     If the images come in plain layout and their gradient in a blocked one, as from a convolution,
     the fused operator computes wrong gradients; if the two come in blocks of other sizes, it fails:
@@ -167,6 +192,7 @@ def _fuse_batch_norm_and_relu(graph):
             or uses[norm["name"]] > 1
             or attrs_of(node)["act_type"] != "relu"
             or attrs_of(norm)["axis"] != 1
+            or attrs_of(norm)["use_global_stats"]  # frozen: not worth it, nor right everywhere
             or len(graph.output_shape(norm)) != 4
             or not (_is_blocked(graph, norm["inputs"][0]) or _has_plain_gradient(graph, number))
             or _has_other_gradient(graph, number)
