@@ -9,7 +9,7 @@ from mxnet.base import _LIB, check_call
 
 from .. import checks
 from ..runtime import machine
-from .graph import Traced, reason
+from .graph import Traced
 from .precision import FLOAT32, fastest, measured
 from .rewrites import (
     for_gradients,
@@ -77,7 +77,7 @@ def _compiled(net, X, precision):
     _plain(net, X)
     traced = Traced(net)
     traced.symbol()  # which explains what cannot be traced
-    has_bfloat16 = _uses_onednn(X.ctx) and machine.has_bfloat16()
+    has_bfloat16 = X.ctx.device_type == "cpu" and machine.has_bfloat16()
     if precision == "bfloat16" and not has_bfloat16:
         raise RuntimeError(
             "MXNet computes bfloat16 only on x86 processors with AVX-512, and this is none, or "
@@ -109,15 +109,9 @@ def _plain(net, X):
         except (mx.MXNetError, ValueError) as error:
             if not isinstance(error, mx.MXNetError) and "MXNetError" not in str(error):
                 raise  # a block's own words
-            hint = "; for a single image write X[None]" if X.ndim == 3 else ""
-            raise ValueError(
-                f"{type(net).__name__} takes no batch of shape {X.shape}: {reason(error)}{hint}"
-            ) from error
-
-
-def _uses_onednn(device):
-    """Whether MXNet computes through oneDNN, whose operators and layouts the rewritings are for."""
-    return device.device_type == "cpu" and machine.uses_onednn()
+            why = checks.reason(error) + "; for a single image write X[None]" * (X.ndim == 3)
+            name = type(net).__name__
+            raise ValueError(f"{name} takes no batch of shape {X.shape}: {why}") from error
 
 
 class Compiled(gluon.Block):
@@ -130,8 +124,6 @@ class Compiled(gluon.Block):
         Its graphs before they were rewritten.
     precision, inference_precision : str
         In which it trains, and in which it is applied.
-    num_outputs : int
-        Numbers, such as scores of classes, that it gives for each image.
     seconds : dict
         For "training" and "inference" what each candidate took for one batch, if it was measured.
     """
@@ -142,8 +134,6 @@ class Compiled(gluon.Block):
         self.precision, self.inference_precision = training.precision, inference.precision
         self._plans, self._shape = {"training": training, "inference": inference}, X.shape
         self._moving, self._graphs = False, {}
-        _, (shape, *_), _ = traced.symbol().infer_shape(data=X.shape)
-        self.num_outputs = shape[-1] if shape else 1
         self._graph(X, "training")  # fails now or never
 
     def forward(self, X):
@@ -200,7 +190,7 @@ class _Graph:
     def __init__(self, traced, X, kind, plan, fixed):
         symbol, params = traced.symbol(kind == "training"), traced.net.collect_params()
         self.counts, self._folded, self._watched, self._matrices = {}, [], [], []
-        if _uses_onednn(X.ctx):
+        if X.ctx.device_type == "cpu" and machine.uses_onednn():
             if kind == "gradients":
                 symbol = for_gradients(symbol, X.shape)
             elif kind == "folded" and plan == FLOAT32:

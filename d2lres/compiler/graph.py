@@ -6,14 +6,15 @@ import copy
 import functools
 import json
 import operator
-import re
 import warnings
 from collections import Counter
 
 import mxnet as mx
 from mxnet import autograd, gluon
 
-__all__ = ["Graph", "Traced", "attrs_of", "reason", "traced"]
+from ..checks import reason
+
+__all__ = ["Graph", "Traced", "attrs_of", "traced"]
 
 
 def traced(net, training=True):
@@ -87,14 +88,6 @@ def _composed(block, *symbols):
     return outputs
 
 
-def reason(error: Exception) -> str:
-    """Return what an error says; of MXNet's the sentence, without the lines of its C++."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if not isinstance(error, mx.MXNetError) or not lines:
-        return str(error)
-    return re.sub(r".*(Check failed|Error in operator \S+|MXNetError): ", "", lines[-1])
-
-
 # in the names of operators that draw random numbers
 _RANDOM = ("Dropout", "RNN", "bernoulli", "choice", "normal", "random", "sample", "uniform")
 
@@ -137,9 +130,10 @@ class Traced:
         return any(word in op for op, *_ in self.operators for word in _RANDOM)
 
     @property
-    def trains(self) -> bool:
-        """Whether any of its parameters gets a gradient."""
-        return any(p.grad_req != "null" for p in self.net.collect_params().values())
+    def trained(self) -> list[bool]:
+        """For each parameter in the graph, whether it gets a gradient."""
+        names, params = self.symbol().list_arguments(), self.net.collect_params()
+        return [params[name].grad_req != "null" for name in names if name in params]
 
     def is_current(self) -> bool:
         """Whether the network is still made of the same blocks and parameters."""

@@ -85,7 +85,7 @@ def measured(traced, X, candidate) -> dict[str, dict[str, float]]:
     known = _read_json(path) if path else {}
     with _left_as_it_was(traced):
         if key not in known:
-            runs = {"training": _train} if traced.trains else {}
+            runs = {"training": _train} if any(traced.trained) else {}
             runs["inference"] = lambda net, X: net(X)
             found = {kind: _seconds(traced, X, candidate, run) for kind, run in runs.items()}
             known[key] = {kind: seconds for kind, (seconds, _) in found.items()}
@@ -156,8 +156,7 @@ def _train(net, X):
 
 def _fingerprint(traced, X):
     """Identify what a measurement depends on: the graph, the batch, the machine and MXNet."""
-    trained = [p.grad_req != "null" for p in traced.net.collect_params().values()]
-    what = [traced.operators, trained, X.shape, str(X.ctx), list(map(str, _PLANS))]
+    what = [traced.operators, traced.trained, X.shape, str(X.ctx), list(map(str, _PLANS))]
     what += [machine.describe(), os.environ.get("DNNL_MAX_CPU_ISA")]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -11,10 +11,10 @@ from d2lres import cifar_resnet, compile, resnet18, resnet_block
 from d2lres.runtime import machine
 
 NETWORKS = {
-    "resnet18": (resnet18, (16, 1, 40, 40)),
-    "cifar_resnet20": (lambda: cifar_resnet(20), (16, 3, 24, 24)),
-    "cifar_resnet56": (lambda: cifar_resnet(56), (16, 3, 16, 16)),
-    "cifar_resnet14, preact": (lambda: cifar_resnet(14, preact=True), (16, 3, 16, 16)),
+    "resnet18": (resnet18, (8, 1, 40, 40)),
+    "cifar_resnet20": (lambda: cifar_resnet(20), (8, 3, 24, 24)),
+    "cifar_resnet56": (lambda: cifar_resnet(56), (4, 3, 16, 16)),
+    "cifar_resnet14, preact": (lambda: cifar_resnet(14, preact=True), (4, 3, 16, 16)),
 }
 PRECISIONS = [
     "float32",

@@ -3,7 +3,11 @@
 import contextlib
 import ctypes
 import gc
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import mxnet as mx
 import psutil
@@ -176,6 +180,42 @@ def test_gradients_outside_of_training_are_float32(pretended_bfloat16, monkeypat
         Y, gradients = outputs_and_gradients(net, params, X, **modes)
         Y_fast, fast_gradients = outputs_and_gradients(fast, params, X, **modes)
         assert max(map(difference, [Y_fast, *fast_gradients], [Y, *gradients])) <= 1e-5
+
+
+SWITCHED = """
+from comparing import assert_same_gradients, initialized, small_net
+from mxnet import np
+from mxnet.gluon import nn
+net, X = nn.HybridSequential(), np.random.uniform(size=(4, 1, 16, 16))
+net.add(nn.MaxPool2D(2), small_net(), nn.Dense(4))
+assert_same_gradients(initialized(net, X.shape), X)
+print("the same")
+"""
+
+
+SWITCHES = [  # the first ends in a segmentation fault if the graph is rewritten
+    "MXNET_MKLDNN_ENABLED=0",
+    "DNNL_MAX_CPU_ISA=SSE41",
+    "DNNL_MAX_CPU_ISA=AVX",
+    "MXNET_ENGINE_TYPE=NaiveEngine MXNET_SUBGRAPH_BACKEND=MKLDNN",
+    "MXNET_SUBGRAPH_BACKEND=NONE MXNET_SUBGRAPH_VERBOSE=1 MXNET_CPU_WORKER_NTHREADS=4",
+    "MXNET_EXEC_BULK_EXEC_TRAIN=0 MXNET_EXEC_BULK_EXEC_INFERENCE=0 MXNET_EXEC_NUM_TEMP=4",
+    "MXNET_EXEC_ENABLE_INPLACE=false MXNET_EXEC_INPLACE_GRAD_SUM_CAP=2",
+    "MXNET_EXEC_ENABLE_ADDTO=1 MXNET_BACKWARD_DO_MIRROR=1 MXNET_MEMORY_OPT=1",
+    "MXNET_DISABLE_MKLDNN_CONV_OPT=1 MXNET_DISABLE_MKLDNN_FC_OPT=1 MXNET_MKLDNN_CACHE_NUM=2",
+    "MXNET_DISABLE_MKLDNN_FUSE_CONV_BN=1 MXNET_DISABLE_MKLDNN_FUSE_FC_ELTWISE=1",
+    "MXNET_DISABLE_MKLDNN_FUSE_CONV_RELU=1 MXNET_DISABLE_MKLDNN_FUSE_CONV_SUM=1",
+]
+OF_FAULTS = [pytest.param(switches, marks=pytest.mark.faults) for switches in SWITCHES[1:]]
+
+
+@pytest.mark.parametrize("switches", SWITCHES[:1] + OF_FAULTS)
+def test_what_is_switched_on_in_mxnet_changes_nothing(switches):
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    env |= dict(switch.split("=") for switch in switches.split())
+    command = [sys.executable, "-c", SWITCHED]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0 and run.stdout.endswith("the same\n"), run.stderr
 
 
 def test_memory_does_not_grow_with_each_image_size():

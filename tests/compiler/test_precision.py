@@ -4,11 +4,11 @@ import json
 
 import mxnet as mx
 import pytest
-from comparing import small_net
-from mxnet import np
+from comparing import difference, restored, small_net
+from mxnet import autograd, np
 from mxnet.gluon import nn
 
-from d2lres import compile
+from d2lres import compile, freeze, unfreeze
 from d2lres.compiler import compiled, precision
 from d2lres.runtime import machine
 
@@ -50,6 +50,115 @@ def test_without_a_cache_it_is_measured_every_time(pretended_bfloat16, monkeypat
     net, X = small_net(), np.random.uniform(size=(4, 1, 16, 16))
     seconds = [compile(net, X).seconds["training"] for _ in range(2)]
     assert len(seconds[0]) == len(precision._PLANS) and seconds[0] != seconds[1]
+
+
+BROKEN = {  # in the last layer: what is no number may be 0 behind a ReLU
+    "no number": np.nan,
+    "infinite": np.inf,
+    "too large": 3e38,
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_diverged_network_is_computed_in_float32_and_not_remembered(
+    what, own_cache, pretended_bfloat16
+):
+    net, X = small_net(), np.random.uniform(size=(4, 1, 16, 16))
+    restore = restored(net)
+    net[4].weight.set_data(np.full((3, 32), BROKEN[what]))
+    assert compile(net, X).precision == "float32"
+    assert not (own_cache / "precision.json").exists()
+    with pytest.raises(RuntimeError, match="bfloat16 gives finite numbers: look at its weights"):
+        compile(net, X, "bfloat16")
+    restore()
+    fast = compile(net, X)
+    assert [len(times) for times in fast.seconds.values()] == [len(precision._PLANS)] * 2
+    assert compile(net, X, "bfloat16").seconds == fast.seconds  # it is remembered
+
+
+FROZEN = {
+    "by freeze": freeze,
+    "by hand": lambda net: net.collect_params().setattr("grad_req", "null"),
+}
+
+
+@pytest.mark.parametrize("how", FROZEN)
+def test_a_network_with_nothing_to_differentiate(how, pretended_bfloat16):
+    net, X = small_net(), np.random.uniform(size=(4, 1, 16, 16))
+    FROZEN[how](net)
+    fast = compile(net, X)
+    assert fast.precision == "float32" and list(fast.seconds) == ["inference"]
+    assert difference(fast(X), net(X)) <= 5e-6
+    assert compile(net, X, "bfloat16").precision == "bfloat16"
+    unfreeze(net)
+    fast = compile(net, X)
+    assert list(fast.seconds) == ["training", "inference"]
+    with autograd.record():
+        Y = fast(X)
+    Y.backward()
+    assert abs(net[0].weight.grad()).max() > 0
+
+
+class Unused(nn.HybridBlock):
+    """Has something to train, which the output does not depend on."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = self.params.get("weight", shape=(3,), init="ones")
+
+    def hybrid_forward(self, F, X, weight):
+        return 2 * X
+
+
+@pytest.mark.parametrize("build", [Unused, lambda: nn.Activation("relu")])
+def test_a_network_without_parameters_in_its_graph(build, pretended_bfloat16):
+    net, X = build(), np.ones((4, 3))
+    net.initialize()
+    fast = compile(net, X)
+    assert list(fast.seconds) == ["inference"] and (fast(X) == net(X)).all()
+
+
+def test_an_error_in_float32_is_shown(pretended_bfloat16, monkeypatch):
+    def fails(*args):
+        raise mx.MXNetError("out of memory")
+
+    monkeypatch.setattr(compiled, "for_inference", fails)
+    with pytest.raises(mx.MXNetError, match="out of memory"):
+        compile(small_net(), np.ones((4, 1, 16, 16)))
+
+
+def state_of(net):
+    """What a step of training would change, and what would be drawn next."""
+    params = list(net.collect_params().values())
+    trained = [p for p in params if p.grad_req != "null"]
+    arrays = [p.data() for p in params] + [p.grad() for p in trained]
+    return [*(a.asnumpy().tolist() for a in arrays), [p.data()._fresh_grad for p in trained]]
+
+
+def test_measuring_leaves_no_trace(pretended_bfloat16, monkeypatch):
+    net, X = small_net(), np.random.uniform(size=(4, 1, 16, 16))
+    net.add(nn.Dropout(0.5))
+    net[4].collect_params().setattr("grad_req", "add")
+    with autograd.record():
+        Y = net(X)
+    Y.backward()
+    for param in net[0].collect_params().values():
+        param.data()._fresh_grad = False  # as after a step
+    before, drawn = state_of(net), []
+    for _ in ("measured", "remembered"):
+        mx.random.seed(1)
+        compile(net, X)
+        drawn.append(np.random.uniform(size=5).tolist())
+        assert state_of(net) == before
+    assert drawn[0] == drawn[1]
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compiled, "in_bfloat16", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compile(net, X[:3])
+    assert state_of(net) == before
 
 
 def test_plans_are_compared_where_values_are_dropped(pretended_bfloat16):

@@ -315,10 +315,10 @@ from mxnet import autograd, gluon, np, npx
 from d2lres import cifar_resnet, compile, resnet18
 loss = gluon.loss.SoftmaxCrossEntropyLoss()
 for net, shape in [
-    (resnet18(), (16, 1, 96, 96)),
-    (resnet18(), (32, 1, 28, 28)),
-    (cifar_resnet(20), (32, 3, 32, 32)),
-    (cifar_resnet(56), (16, 3, 32, 32)),
+    (resnet18(), (4, 1, 96, 96)),
+    (resnet18(), (16, 1, 28, 28)),
+    (cifar_resnet(20), (16, 3, 32, 32)),
+    (cifar_resnet(56), (8, 3, 32, 32)),
 ]:
     net.initialize()
     X, y = np.random.uniform(size=shape), np.zeros(shape[0])
