@@ -186,6 +186,10 @@ class Graph:
         """Return the node that an entry among some node's inputs comes from."""
         return self.nodes[entry[0]]
 
+    def number(self, node):
+        """Return where a node stands; equal ones may be others."""
+        return next(i for i, other in enumerate(self.nodes) if other is node)
+
     def takers(self, number):
         """Return the numbers of the nodes that take an output of this one."""
         inputs = enumerate(node["inputs"] for node in self.nodes)
@@ -218,6 +222,12 @@ class Graph:
         """Append an input and return the entry that stands for it."""
         self.nodes.append({"op": "null", "name": name, "inputs": []})
         return [len(self.nodes) - 1, 0, 0]
+
+    def redirect(self, node, instead):
+        """Let what takes the first output of a node take another entry."""
+        number = self.number(node)
+        for entries in [self._json["heads"], *(other["inputs"] for other in self.nodes)]:
+            entries[:] = [instead if entry[:2] == [number, 0] else entry for entry in entries]
 
     def replace(self, node, op, inputs, **attrs):
         """Let a node compute something else under its name."""

@@ -68,6 +68,7 @@ def for_inference(symbol, input_shape):
         For each new input the parameter it is made from and the function that makes it.
     """
     graph, matrices = Graph(symbol, input_shape), {}
+    _leave_out_copies(graph)
     _use_activation(graph)
     _use_sum(graph)
     _keep_from_folding(graph)
@@ -115,6 +116,13 @@ def narrow_convolutions(symbol, input_shape, min_channels):
 # --- the rewritings: each returns how often it applied
 
 
+def _leave_out_copies(graph):
+    """Outside of training Dropout copies. MXNet leaves copies out, too, but then folds across."""
+    for node in [*graph.of("Dropout"), *graph.of("_copy")]:
+        if attrs_of(node).get("mode") != "always":
+            graph.redirect(node, node["inputs"][0])
+
+
 def _use_activation(graph):
     """NumPy's relu is not an operator of oneDNN, Activation is."""
     nodes = graph.of("_npx_relu")
@@ -132,16 +140,23 @@ def _use_sum(graph):
 
 
 def _keep_from_folding(graph):
-    """MXNet folds a chain that begins with a convolution and leaves only its last result.
+    """MXNet folds a chain behind a convolution or dense layer and leaves only its last result.
 
     It overlooks a sum that takes one from the middle of the chain, as does the first block behind a
-    pre-activation network's first convolution. Such sums stay NumPy's, which it does not fold.
+    pre-activation network's first convolution: such sums stay NumPy's, which it does not fold. And
+    of a dense layer it overlooks whatever else takes its result: NumPy's copy stops it there.
     """
     uses = graph.num_uses()
     for node in graph.of("elemwise_add"):
         sources = map(graph.node, node["inputs"])
         if any(n["op"] in ("Convolution", "BatchNorm") and uses[n["name"]] > 1 for n in sources):
             graph.replace(node, "_npi_add", node["inputs"])
+    for node in graph.of("FullyConnected"):
+        if uses[node["name"]] > 1:
+            number = graph.number(node)
+            copy = graph.add("_np_copy", [])
+            graph.redirect(node, copy)
+            graph.node(copy)["inputs"] = [[number, 0, 0]]
 
 
 def _use_mean(graph):

@@ -401,6 +401,7 @@ def test_a_failed_call_on_a_changed_network_leaves_it_usable():
     assert difference(fast(X), net(X)) <= 5e-6
 
 
+@pytest.mark.filterwarnings("ignore:Cannot decide type")  # of the images, says MXNet
 def test_an_imported_network_alone_and_as_a_part(tmp_path):
     net, X = small_net(), np.random.uniform(size=(4, 1, 16, 16))
     net.hybridize()

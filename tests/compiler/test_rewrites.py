@@ -99,7 +99,12 @@ def ended(*layers, num_channels=16):
 
 def chain(name):
     """What MXNet folds into a convolution before it."""
-    layers = {"n": nn.BatchNorm, "r": lambda: nn.Activation("relu"), "c": lambda: nn.Conv2D(8, 1)}
+    layers = {
+        "n": nn.BatchNorm,
+        "r": lambda: nn.Activation("relu"),
+        "c": lambda: nn.Conv2D(8, 1),
+        "d": lambda: nn.Dropout(0.5),
+    }
     return [layers[letter]() for letter in name]
 
 
@@ -128,9 +133,22 @@ LAYERS = {
                 Around(chain(inside), first),
             ]
         )
-        for before in ("", "n", "r", "nr", "nrc")
+        for before in ("", "n", "r", "nr", "nrc", "d", "rd")
         for inside in ("n", "r", "nr", "nrc")
         for first in (True, False)
+    },
+    # as in these, where something else takes the result of a dense layer
+    **{
+        f"a dense layer, {name} and another": lambda layer=layer: [
+            nn.Dense(8),
+            Parallel(layer(), nn.ELU()),
+            nn.Dense(3),
+        ]
+        for name, layer in {
+            "relu": lambda: nn.Activation("relu"),
+            "tanh": lambda: nn.Activation("tanh"),
+            "gelu": nn.GELU,
+        }.items()
     },
     # how a network ends
     **{
@@ -170,6 +188,7 @@ class RandomNetwork(nn.HybridBlock):
         lambda c: nn.BatchNorm(in_channels=c, use_global_stats=True),
         lambda c: nn.Activation("relu"),
         lambda c: nn.MaxPool2D(3, strides=1, padding=1),
+        lambda c: nn.Dropout(0.5),
         lambda c: Sum(),
         lambda c: Sum(),
     )
