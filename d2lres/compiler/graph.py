@@ -109,7 +109,7 @@ class Traced:
             warnings.warn(
                 f"forward hooks, as that of {min(hooked)}, are not called where a network computes "
                 "by its compiled graph: call the network itself, or detach them.",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def symbol(self, training: bool = True):

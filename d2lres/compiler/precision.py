@@ -99,18 +99,17 @@ def _left_as_it_was(traced):
     """Put back what steps of training change: parameters, gradients and random numbers."""
     params = traced.net.collect_params().values()
     trained = [p for p in params if p.grad_req != "null"]
-    values = [(p, p.data().copy()) for p in params]
-    gradients = [(gradient, gradient.copy()) for p in trained for gradient in p.list_grad()]
+    arrays = [array for p in params for array in p.list_data()]
+    arrays += [gradient for p in trained for gradient in p.list_grad()]
+    values = [array.copy() for array in arrays]
     # the Trainer's mark of a gradient that it has not used
     marks = [(array, array._fresh_grad) for p in trained for array in p.list_data()]
     seed = int(np.random.randint(0, 2**31 - 1)) if traced.draws else None
     try:
         yield
     finally:
-        for param, value in values:  # batch normalisation has moved its averages
-            param.set_data(value)
-        for gradient, value in gradients:
-            gradient[:] = value
+        for array, value in zip(arrays, values, strict=True):
+            array[:] = value
         for array, is_fresh in marks:
             array._fresh_grad = is_fresh
         if traced.draws:  # MXNet does not tell its state: it is another, but always the same
@@ -163,9 +162,10 @@ def _fingerprint(traced, X):
 
 def _read_json(path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _write_json(path, value):

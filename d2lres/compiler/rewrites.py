@@ -143,20 +143,23 @@ def _keep_from_folding(graph):
     """MXNet folds a chain behind a convolution or dense layer and leaves only its last result.
 
     It overlooks a sum that takes one from the middle of the chain, as does the first block behind a
-    pre-activation network's first convolution: such sums stay NumPy's, which it does not fold. And
-    of a dense layer it overlooks whatever else takes its result: NumPy's copy stops it there.
+    pre-activation network's first convolution: such sums stay NumPy's, which it does not fold. It
+    also overlooks what else takes the result of a dense layer, and over which axis a batch norm
+    goes: NumPy's copy in between stops it there.
     """
     uses = graph.num_uses()
     for node in graph.of("elemwise_add"):
         sources = map(graph.node, node["inputs"])
         if any(n["op"] in ("Convolution", "BatchNorm") and uses[n["name"]] > 1 for n in sources):
             graph.replace(node, "_npi_add", node["inputs"])
+    for node in graph.of("BatchNorm"):
+        if attrs_of(node)["axis"] != 1:
+            node["inputs"][0] = graph.add("_np_copy", node["inputs"][:1])
     for node in graph.of("FullyConnected"):
         if uses[node["name"]] > 1:
-            number = graph.number(node)
             copy = graph.add("_np_copy", [])
             graph.redirect(node, copy)
-            graph.node(copy)["inputs"] = [[number, 0, 0]]
+            graph.node(copy)["inputs"] = [[graph.number(node), 0, 0]]
 
 
 def _use_mean(graph):

@@ -259,6 +259,13 @@ def test_batch_norm_of_images_in_plain_layout(first):
     assert "_contrib_BatchNormWithReLU" not in operators(fast)
 
 
+def test_a_batch_norm_over_another_axis_is_not_folded():
+    """Of as many columns as channels nothing would tell the one from the other."""
+    net, X = nn.HybridSequential(), np.random.uniform(size=(4, 3, 12, 12))
+    net.add(conv(12), nn.BatchNorm(axis=3), nn.Activation("relu"))
+    assert difference(compile(initialized(net, X.shape), X, "float32")(X), net(X)) <= 5e-6
+
+
 def test_what_is_rewritten_for_training():
     net, shape = resnet18(), (2, 1, 28, 28)
     fast = compile(initialized(net, shape), np.ones(shape), "float32")
