@@ -99,7 +99,8 @@ def test_speeds_are_compared_with_the_best_of_pytorch(tool, tmp_path):
 
 def test_the_readme_is_short():
     lines = README.splitlines()
-    assert len(lines) <= 100 and max(map(len, lines)) <= 100
+    shown = [line for line in lines if not re.match(r"\[.*\]: ", line)]  # and not where links lead
+    assert len(shown) <= 90 and max(map(len, lines)) <= 100
 
 
 def test_it_opens_with_the_two_commands():
