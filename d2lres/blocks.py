@@ -1,4 +1,8 @@
-"""The residual block and the stage that stacks it."""
+"""The residual block, its kin in the papers, and the stage that stacks it.
+
+*The paper* is He et al., Deep Residual Learning for Image Recognition (2016); *the book* is Dive
+into Deep Learning.
+"""
 
 from mxnet import np, npx
 from mxnet.gluon import nn
@@ -76,7 +80,9 @@ class Residual(nn.HybridBlock):
     """The residual block: two 3x3 convolutions whose result is added to the input.
 
     ``Y = relu(bn2(conv2(relu(bn1(conv1(X))))) + shortcut(X))``, where the shortcut is the identity,
-    or a 1x1 convolution when the shape of the output differs from that of the input.
+    or a 1x1 convolution when the shape of the output differs from that of the input: section 3.2 of
+    the paper, 8.6.2 of the book. X is float32 (batch, channels, height, width), Y is float32
+    (batch, num_channels, ceil(height / strides), ceil(width / strides)).
 
     Parameters
     ----------
@@ -87,25 +93,13 @@ class Residual(nn.HybridBlock):
     strides : int, default 1
         Stride of the first 3x3 and of the 1x1 convolution: 2 halves height and width.
 
-    Input and output
-    ----------------
-    X : float32, shape (batch, channels, height, width)
-    Y : float32, shape (batch, num_channels, ceil(height / strides), ceil(width / strides))
-
     Raises
     ------
     ValueError
-        If ``num_channels`` or ``strides`` is no whole number of at least 1, X is not
-        four-dimensional, or cannot be added to the output (see ``use_1x1conv``).
-    TypeError
-        If X is no float32 array of ``mxnet.np``.
-    RuntimeError
-        If the block has not been initialised.
-
-    References
-    ----------
-    He et al., Deep Residual Learning for Image Recognition (2016), section 3.2;
-    Dive into Deep Learning, section 8.6.2.
+        If a number is no whole one of at least 1, X is not four-dimensional, or cannot be added to
+        the output (see ``use_1x1conv``).
+    TypeError, RuntimeError
+        If X is no float32 array of ``mxnet.np``; if the block has not been initialised.
     """
 
     def __init__(self, num_channels, use_1x1conv=False, strides=1, **kwargs):
@@ -162,12 +156,12 @@ class BasicBlock(ResidualBase):
     """The block of the paper's smaller networks: as ``Residual``, but without biases, which the
     batch normalisation behind each convolution would cancel, and with a choice of shortcuts.
 
+    See sections 3.3 and 4.1 of the paper. Input and output are those of ``Residual``.
+
     Parameters
     ----------
-    num_channels : int
-        Channels of the output.
-    in_channels : int
-        Channels of the input.
+    num_channels, in_channels : int
+        Channels of the output and of the input.
     strides : int, default 1
         Stride of the first convolution.
     shortcut : {"A", "B", "C"}, default "B"
@@ -177,20 +171,11 @@ class BasicBlock(ResidualBase):
     residual : bool, default True
         False leaves the shortcut out: the plain twin.
 
-    Input and output
-    ----------------
-    X : float32, shape (batch, in_channels, height, width)
-    Y : float32, shape (batch, num_channels, ceil(height / strides), ceil(width / strides))
-
     Raises
     ------
     ValueError, TypeError, RuntimeError
         As for ``Residual``, and if ``shortcut`` is none of the above or ``"A"`` cannot make the
         channels asked for.
-
-    References
-    ----------
-    He et al., Deep Residual Learning for Image Recognition (2016), sections 3.3 and 4.1.
     """
 
     def __init__(self, num_channels, in_channels, strides=1, shortcut="B", residual=True, **kwargs):
@@ -216,7 +201,7 @@ def _in_quarters(block, num_channels, *_, **__):
 @checked(_SIZES, "__init__")
 @checked(_in_quarters, "__init__")
 class Bottleneck(ResidualBase):
-    """The block of the paper's larger networks: 1x1, 3x3 and 1x1 convolutions.
+    """The block of the paper's larger networks: 1x1, 3x3 and 1x1 convolutions (its figure 5).
 
     The 3x3 convolution is the costly one. The first 1x1 convolution reduces the channels that it
     works on to a quarter of ``num_channels``, the second makes them ``num_channels`` again. Input,
@@ -224,18 +209,12 @@ class Bottleneck(ResidualBase):
 
     Parameters
     ----------
-    num_channels : int
-        Channels of the output, a multiple of 4.
-    in_channels, strides, shortcut, residual
-        See ``BasicBlock``.
+    num_channels, in_channels, strides, shortcut, residual
+        See ``BasicBlock``; ``num_channels`` is a multiple of 4.
     stride_on_1x1 : bool, default False
         False puts the stride on the 3x3 convolution, as these networks are trained today: all
         pixels are looked at. True puts it on the first 1x1 convolution, as in the paper. Both have
         the same parameters.
-
-    References
-    ----------
-    He et al., Deep Residual Learning for Image Recognition (2016), section 4.1, figure 5.
     """
 
     expansion = 4
@@ -265,19 +244,12 @@ class PreActResidual(ResidualBase):
 
     Where the shape does not change, nothing stands between the input and the sum, and nothing
     behind the sum: from block to block the input is passed on as it is. The sum may be negative: a
-    batch normalisation and a ReLU follow the last of these blocks. Input, output and errors are
-    those of ``BasicBlock``.
+    batch normalisation and a ReLU follow the last of these blocks. See He et al., Identity Mappings
+    in Deep Residual Networks (2016), figures 1 and 4 and the appendix.
 
-    Parameters
-    ----------
-    num_channels, in_channels, strides, shortcut, residual
-        See ``BasicBlock``. A 1x1 convolution on the shortcut takes what the body takes, after the
-        first ReLU, and no batch normalisation follows it; zeros for new channels (``"A"``) are put
-        to the input itself.
-
-    References
-    ----------
-    He et al., Identity Mappings in Deep Residual Networks (2016), figures 1 and 4 and the appendix.
+    Input, output, errors and parameters are those of ``BasicBlock``. But a 1x1 convolution on the
+    shortcut takes what the body takes, after the first ReLU, and no batch normalisation follows it;
+    zeros for new channels (``"A"``) are put to the input itself.
     """
 
     def __init__(self, num_channels, in_channels, strides=1, shortcut="B", residual=True, **kwargs):
@@ -316,19 +288,8 @@ def make_conv(num_channels, in_channels, kernel_size, strides=1):
 def make_shortcut(num_channels, in_channels, strides, option, is_normalised=True):
     """Return what changes the shape of a block's input by one of the paper's options, or None.
 
-    Parameters
-    ----------
-    num_channels, in_channels, strides
-        See ``BasicBlock``.
-    option : {"A", "B", "C"}
-        See ``BasicBlock``; a result of None is the identity.
-    is_normalised : bool, default True
-        Whether batch normalisation follows a 1x1 convolution.
-
-    Raises
-    ------
-    ValueError
-        If ``option`` is none of the above, or ``"A"`` cannot make the channels asked for.
+    The options, errors and other numbers are those of ``BasicBlock``; None is the identity.
+    ``is_normalised`` says whether batch normalisation follows a 1x1 convolution.
     """
     if option not in ("A", "B", "C"):
         raise ValueError(f"shortcut is 'A', 'B' or 'C', not {option!r}")
@@ -360,7 +321,7 @@ class PadChannels(nn.HybridBlock):
 
 @checked(whole_numbers("num_channels"))
 def resnet_block(num_channels, num_residuals, first_block=False):
-    """Stack residual blocks of equal width: one stage of a ResNet.
+    """Stack residual blocks of equal width: one stage of a ResNet (the book's section 8.6.3).
 
     The first block halves height and width and changes the number of channels through a 1x1
     convolution, except in the first stage, which follows a pooling layer and keeps both.
@@ -370,7 +331,7 @@ def resnet_block(num_channels, num_residuals, first_block=False):
     num_channels : int
         Channels of the output of every block.
     num_residuals : int
-        Number of blocks, at least 1.
+        Number of blocks.
     first_block : bool, default False
         Whether this is the first stage of the network.
 
@@ -381,11 +342,7 @@ def resnet_block(num_channels, num_residuals, first_block=False):
     Raises
     ------
     ValueError
-        If ``num_channels`` or ``num_residuals`` is no whole number of at least 1.
-
-    References
-    ----------
-    Dive into Deep Learning, section 8.6.3.
+        If a number is no whole one of at least 1.
     """
     if num_residuals < 1:
         raise ValueError(f"a stage needs at least one residual block, got {num_residuals}")

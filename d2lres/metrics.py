@@ -19,7 +19,7 @@ def count_hits(Y_hat, y):
 
 
 def evaluate_accuracy(net: gluon.Block, data_iter, device: mx.Context | None = None) -> float:
-    """Return the share of images in ``data_iter`` that ``net`` classifies correctly.
+    """Return the share of images in ``data_iter``, from 0 to 1, that ``net`` classifies correctly.
 
     Parameters
     ----------
@@ -29,11 +29,6 @@ def evaluate_accuracy(net: gluon.Block, data_iter, device: mx.Context | None = N
         Batches of images and labels, of MXNet or NumPy.
     device : mxnet.Context, optional
         By default the device that holds the parameters of ``net``.
-
-    Returns
-    -------
-    float
-        Between 0 and 1.
 
     Raises
     ------
@@ -64,20 +59,13 @@ def predict(net: gluon.Block, X: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     net : Block
-        float32 images (batch, channels, height, width) to scores (batch, num_classes).
+        As for ``evaluate_accuracy``, also in its errors.
     X : float32 array, shape (batch, channels, height, width)
         Of MXNet or NumPy.
 
     Returns
     -------
     int32 array, shape (batch,)
-
-    Raises
-    ------
-    ValueError
-        If X is not a batch of images that ``net`` takes, or gets no scores.
-    RuntimeError
-        If the network has not been initialised.
     """
     device, X = checks.device_of(net), checks.images(X, "predict")
     batches = (X[i : i + 256].as_in_ctx(device) for i in range(0, len(X), 256))
@@ -134,6 +122,9 @@ def _scores(scores, y, k):
 def top_k_accuracy(scores, y, k):
     """Return the share of images whose label is among the ``k`` classes of the highest scores.
 
+    It is from 0 to 1, as in Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge
+    (2015), section 4.1.
+
     Parameters
     ----------
     scores : array of float, shape (n, num_classes)
@@ -142,20 +133,11 @@ def top_k_accuracy(scores, y, k):
     k : int
         From 1, the accuracy, to ``num_classes``, where no answer is wrong.
 
-    Returns
-    -------
-    float
-        Between 0 and 1.
-
     Raises
     ------
     ValueError
         If ``k`` is none of these, there are more labels than images or fewer, a label has no score,
         or scores are NaN.
-
-    References
-    ----------
-    Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge (2015), section 4.1.
     """
     num_classes = scores.shape[1]
     if not 1 <= k <= num_classes:

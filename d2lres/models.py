@@ -1,6 +1,8 @@
 """Whole networks, built from the blocks.
 
 The last element of each is its dense layer: ``net[:-1]`` gives the vector of features before it.
+*The paper* is He et al., Deep Residual Learning for Image Recognition (2016); *the book* is Dive
+into Deep Learning.
 """
 
 import functools
@@ -50,7 +52,8 @@ PRETRAINED_SHA256 = "4ef283d5e1d01783297a320fe81b5b7abb400cc1286f6f428e5c09e1f8e
 def stem(num_channels=64):
     """Build what stands before the first stage: a 7x7 convolution and a pooling layer.
 
-    Each halves height and width, so the residual blocks see a quarter of the resolution.
+    Each halves height and width, so the residual blocks see a quarter of the resolution. (Section
+    8.6.3 of the book.)
 
     Parameters
     ----------
@@ -60,10 +63,6 @@ def stem(num_channels=64):
     Returns
     -------
     mxnet.gluon.nn.HybridSequential
-
-    References
-    ----------
-    Dive into Deep Learning, section 8.6.3.
     """
     blk = nn.HybridSequential()
     blk.add(
@@ -140,7 +139,7 @@ def _in_other_forms(build):
 
 @_in_other_forms
 def resnet18(num_classes=10):
-    """Build the 18-layer residual network.
+    """Build the 18-layer residual network: table 1 of the paper, section 8.6.3 of the book.
 
     One 7x7 convolution, four stages of two residual blocks (two 3x3 convolutions each) and one
     dense layer: 1 + 16 + 1 layers. With one input channel and ten classes the book's form has
@@ -152,9 +151,9 @@ def resnet18(num_classes=10):
         Length of the output vector.
     form : {"d2l", "paper"}, default "d2l"
         By keyword only. ``"d2l"``: the book's, of ``Residual`` blocks, every convolution with a
-        bias. ``"paper"``: of ``BasicBlock``, without biases and with batch normalisation on the
-        1x1 convolutions of the shortcuts (option B), as elsewhere: 11,689,512 trainable parameters
-        with three input channels and 1,000 classes.
+        bias. ``"paper"``: of ``BasicBlock``, without biases and with batch normalisation on the 1x1
+        convolutions of the shortcuts (option B), as elsewhere: 11,689,512 trainable parameters with
+        three input channels and 1,000 classes.
     stem : {"imagenet", "cifar"}, default "imagenet"
         By keyword only. What stands before the first stage. ``"imagenet"``: a 7x7 convolution and a
         pooling layer, which divide height and width by 4. ``"cifar"``, for images of about 32x32
@@ -171,11 +170,6 @@ def resnet18(num_classes=10):
     ValueError
         If ``num_classes`` is no whole number of at least 1, or ``form`` or ``stem`` none of the
         above.
-
-    References
-    ----------
-    He et al., Deep Residual Learning for Image Recognition (2016), table 1;
-    Dive into Deep Learning, section 8.6.3.
     """
     net = nn.HybridSequential()
     net.add(
@@ -202,14 +196,8 @@ def resnet50(
 ) -> nn.HybridSequential:
     """Build the 50-layer residual network: stages of 3, 4, 6 and 3 ``Bottleneck`` blocks.
 
-    It is as ``resnet18``, but always in the paper's form, because the book has no bottlenecks.
-
-    Parameters
-    ----------
-    num_classes, stem
-        See ``resnet18``.
-    stride_on_1x1 : bool, default False
-        See ``Bottleneck``: False is what everyone trains today, True is the paper's.
+    As ``resnet18``, but always in the paper's form: the book has no bottlenecks. For
+    ``stride_on_1x1`` see ``Bottleneck``: False is what everyone trains today, True is the paper's.
     """
     return _resnet(50, num_classes, stem=stem, stride_on_1x1=stride_on_1x1)
 
@@ -239,15 +227,11 @@ def narrow_resnet18(num_classes: int = 100, pretrained: bool = False) -> nn.Hybr
     num_classes : int, default 100
         Length of the output vector.
     pretrained : bool, default False
-        True gives it the weights that come with the course: of the fine classes of CIFAR-100 in the
-        order of ``CIFAR100_LABELS``, on images normalised by ``CIFAR100_MEAN`` and ``CIFAR100_STD``
-        as ``load_data_cifar100`` gives them. How they were trained and how good they are stands in
-        ``d2lres/pretrained/narrow_resnet18.json``. On disk they are float16, in memory float32.
-
-    Returns
-    -------
-    mxnet.gluon.nn.HybridSequential
-        See ``resnet18``. With ``pretrained`` it is initialised, on the CPU.
+        True gives it, on the CPU, the weights that come with the course: of the fine classes of
+        CIFAR-100 in the order of ``CIFAR100_LABELS``, on images normalised by ``CIFAR100_MEAN`` and
+        ``CIFAR100_STD`` as ``load_data_cifar100`` gives them. How they were trained and how good
+        they are stands in ``d2lres/pretrained/narrow_resnet18.json``. On disk they are float16, in
+        memory float32.
 
     Raises
     ------
@@ -282,7 +266,7 @@ def cifar_resnet(
     """Build the paper's network for images of 32x32 pixels, of ``depth`` = 6n + 2 layers.
 
     One 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels at 32x32, 16x16 and
-    8x8 pixels, and one dense layer on the mean over what is left of the pixels.
+    8x8 pixels, and one dense layer on the mean over what is left of the pixels (section 4.2).
 
     Parameters
     ----------
@@ -290,31 +274,23 @@ def cifar_resnet(
         20, 32, 44, 56, 110 or any other 6n + 2.
     num_classes : int, default 10
         Length of the output vector.
-    shortcut : {"A", "B", "C"}, default "B"
+    shortcut, residual
         See ``BasicBlock``.
-    residual : bool, default True
-        False builds the plain twin, which has no shortcuts.
     preact : bool, default False
         True builds it of ``PreActResidual`` blocks. The first convolution then has no batch
         normalisation and ReLU of its own, those of the first block follow it, and one more pair
         stands before the pooling. (The paper lets the first block's shortcut begin behind its first
         ReLU. Here it begins before, as in every other block without a 1x1 convolution.)
 
-    Returns
-    -------
-    mxnet.gluon.nn.HybridSequential
-        See ``resnet18``, with three stages.
-
     Raises
     ------
     ValueError
-        If there is no whole n for this depth, ``num_classes`` is no whole number of at least 1, or
-        ``shortcut`` is none of the above.
+        If there is no whole n for this depth; else as for ``resnet18``.
 
     References
     ----------
-    He et al., Deep Residual Learning for Image Recognition (2016), section 4.2; for ``preact``
-    He et al., Identity Mappings in Deep Residual Networks (2016), section 4.1 and the appendix.
+    For ``preact`` He et al., Identity Mappings in Deep Residual Networks (2016), section 4.1 and
+    the appendix.
     """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth is 6n + 2: 20, 32, 44, 56 or 110, for example, not {depth!r}")
@@ -341,19 +317,14 @@ def small_resnet(widths=(16, 32, 64, 128), num_classes=10):
     Parameters
     ----------
     widths : sequence of int
-        Channels of the first convolution and of each block.
+        Channels of the first convolution and of each block: one at least.
     num_classes : int, default 10
         Length of the output vector.
 
     Returns
     -------
     mxnet.gluon.nn.HybridSequential
-        See ``resnet18``.
-
-    Raises
-    ------
-    ValueError
-        If one of the numbers is no whole one of at least 1, or there is no width.
+        See ``resnet18``, as for errors.
     """
     if not len(widths):
         raise ValueError("widths are the channels of the first convolution and of each block")

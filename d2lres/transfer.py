@@ -1,4 +1,8 @@
-"""Transfer: the features of a trained network, put to another task."""
+"""Transfer: the features of a trained network, put to another task.
+
+A network here is one whose last layer is a dense one, as those of this library and of
+``gluon.model_zoo``; another is a TypeError.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +25,8 @@ npx.set_np()
 def features(net: gluon.HybridBlock) -> nn.HybridSequential:
     """Return all of a network but its last layer, with the same parameters.
 
-    Parameters
-    ----------
-    net : HybridBlock
-        A network of this library or of ``gluon.model_zoo``, whose last layer is a dense one.
-
-    Returns
-    -------
-    HybridSequential
-        Takes what ``net`` takes and gives what its last layer sees: float32 (batch, channels). To
-        train or freeze it is to train or freeze ``net``.
+    It takes what ``net`` takes and gives what its last layer sees: float32 (batch, channels). To
+    train or freeze it is to train or freeze ``net``.
 
     Raises
     ------
@@ -44,27 +40,22 @@ def features(net: gluon.HybridBlock) -> nn.HybridSequential:
 def replace_head(net: gluon.HybridBlock, num_classes: int) -> nn.HybridSequential:
     """Return a network for other classes, on the features of a trained one.
 
+    Its last layer is a fresh dense one (Xavier), on the device of the old one. ``net`` stays as it
+    is, but shares all parameters except those of its last layer with the new network: what one
+    learns there, the other has learned.
+
     Parameters
     ----------
     net : HybridBlock
-        As for ``features``, initialised. It stays as it is, but shares all parameters except those
-        of its last layer with the new network: what one learns there, the other has learned.
+        As for ``features``, initialised.
     num_classes : int
         Length of the new output vector.
 
-    Returns
-    -------
-    HybridSequential
-        Its last layer is a fresh dense one (Xavier), on the device of the old one.
-
     Raises
     ------
-    TypeError
-        If the last layer of ``net`` is not a dense one.
-    ValueError
-        If ``num_classes`` is less than 1.
-    RuntimeError
-        If ``net`` has not been initialised.
+    TypeError, ValueError, RuntimeError
+        If the last layer of ``net`` is not a dense one; if ``num_classes`` is less than 1; if
+        ``net`` has not been initialised.
     """
     num_classes = checks.whole("num_classes", num_classes)
     body, old = _body_and_head(net)
@@ -82,10 +73,6 @@ def freeze(net: gluon.HybridBlock) -> None:
 
     ``train`` and ``compile`` notice it. A network that was hybridized before has to be hybridized
     again, ``net.hybridize()``: MXNet would go on with the graph that it has.
-
-    Parameters
-    ----------
-    net : HybridBlock
     """
     for param in net.collect_params().values():
         if param.grad_req != "null" or not hasattr(param, "_before_freeze"):
@@ -117,26 +104,14 @@ def layer_lr(net: gluon.HybridBlock, factor: float) -> None:
 
     The last layer keeps the learning rate of the trainer. The stage before it has that divided by
     ``factor``, the one before that by ``factor ** 2``, and so on to the stem. A batch normalisation
-    that stands alone goes with the stage before it.
-
-    Parameters
-    ----------
-    net : HybridBlock
-        As for ``features``. It is its parameters' ``lr_mult`` that is set.
-    factor : float
-        1 gives all layers the same learning rate again.
+    that stands alone goes with the stage before it. It is the parameters' ``lr_mult`` that is set;
+    a ``factor`` of 1 gives all layers the same learning rate again. See Howard and Ruder, Universal
+    Language Model Fine-tuning for Text Classification (2018), section 3.2.
 
     Raises
     ------
-    TypeError
-        If the last layer of ``net`` is not a dense one.
-    ValueError
-        If ``factor`` is not positive.
-
-    References
-    ----------
-    Howard and Ruder, Universal Language Model Fine-tuning for Text Classification (2018), section
-    3.2.
+    TypeError, ValueError
+        If the last layer of ``net`` is not a dense one; if ``factor`` is not positive.
     """
     factor = float(factor)  # an integer of NumPy's has no negative power
     if not factor > 0:
@@ -166,8 +141,9 @@ def fine_tune(
 ) -> History:
     """Train a network that has learned another task before.
 
-    The early layers, whose features are the most general, learn more slowly than the late ones, and
-    the learning rate falls to zero along a cosine. To train the new head alone first ::
+    The early layers, whose features are the most general (Yosinski et al., How Transferable Are
+    Features in Deep Neural Networks?, 2014), learn more slowly than the late ones, and the learning
+    rate falls to zero along a cosine. To train the new head alone first ::
 
         net = replace_head(narrow_resnet18(pretrained=True), 10)
         freeze(features(net))
@@ -186,10 +162,6 @@ def fine_tune(
     **options
         What else ``train`` takes. By default ``optimizer_params={"momentum": 0.9}``.
 
-    Returns
-    -------
-    History
-
     Raises
     ------
     TypeError, ValueError
@@ -197,7 +169,6 @@ def fine_tune(
 
     References
     ----------
-    Yosinski et al., How Transferable Are Features in Deep Neural Networks? (2014);
     Dive into Deep Learning, section 14.2.
     """
     num_epochs, lr = checks.whole("num_epochs", num_epochs), checks.learning_rate(lr)
