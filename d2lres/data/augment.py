@@ -55,10 +55,9 @@ class Augmentation:
 
         Raises
         ------
-        TypeError
-            If `images` or `rng` is something else.
-        ValueError
-            If `images` has another shape, or its images do not fit the parameters.
+        TypeError, ValueError
+            If `images` or `rng` is something else; if `images` has another shape, or does not fit
+            the parameters.
         """
         self._check(images, rng)
         return self._apply(images, rng)
@@ -96,17 +95,15 @@ class Augmentation:
 class RandomCrop(Augmentation):
     """Pad with zeros and cut out at a random place, for each image another: the image shifts.
 
+    ``RandomCrop(4)`` on images of 32x32 is that of He et al., "Deep Residual Learning for Image
+    Recognition", CVPR 2016, section 4.2.
+
     Parameters
     ----------
     padding : int
         Pixels added at each of the four sides, 0 or more.
     size : int or (int, int), optional
         Side, or height and width, of what is cut out. By default the size of the image.
-
-    References
-    ----------
-    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2, with
-    ``RandomCrop(4)`` on images of 32x32.
     """
 
     def __init__(self, padding, size=None):
@@ -127,17 +124,7 @@ class RandomCrop(Augmentation):
 
 
 class RandomFlip(Augmentation):
-    """Mirror each image, left to right, with probability `p`.
-
-    Parameters
-    ----------
-    p : float, default 0.5
-        From 0 to 1.
-
-    References
-    ----------
-    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
-    """
+    """Mirror each image, left to right, with probability `p`, as in the paper of `RandomCrop`."""
 
     def __init__(self, p=0.5):
         if not (isinstance(p, numbers.Real) and 0 <= p <= 1):
@@ -160,11 +147,8 @@ class RandomRotation(Augmentation):
     Parameters
     ----------
     degrees : float or (float, float)
-        The angle is drawn from ``[-degrees, degrees]`` or between the two, counterclockwise.
-
-    References
-    ----------
-    The parameter is that of ``torchvision.transforms.RandomRotation``.
+        The angle is drawn from ``[-degrees, degrees]`` or between the two, counterclockwise, as by
+        ``torchvision.transforms.RandomRotation``.
     """
 
     def __init__(self, degrees):
@@ -185,7 +169,9 @@ class RandomResizedCrop(Augmentation):
     """Cut a rectangle of random area, shape and place out of each image and resize it to `size`.
 
     The pixels are interpolated bilinearly, with no smoothing before shrinking. An image for which
-    ten rectangles in turn stood out over its border gets the largest in its middle.
+    ten rectangles in turn stood out over its border gets the largest in its middle. It is that of
+    Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6, with the details of
+    ``torchvision.transforms.RandomResizedCrop``.
 
     Parameters
     ----------
@@ -195,11 +181,6 @@ class RandomResizedCrop(Augmentation):
         The least and the largest share of the image's area, above 0 and at most 1.
     ratio : (float, float), default (3 / 4, 4 / 3)
         The least and the largest width over height, above 0: its logarithm is uniform.
-
-    References
-    ----------
-    Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6; the details are those
-    of ``torchvision.transforms.RandomResizedCrop``.
     """
 
     def __init__(self, size, scale=(0.08, 1), ratio=(3 / 4, 4 / 3)):
@@ -226,10 +207,7 @@ class RandomResizedCrop(Augmentation):
         fit, first = fits.any(axis=0), (fits.argmax(axis=0), np.arange(n))
         highest = max(round(min(height, width / self.ratio[0])), 1)
         widest = max(round(min(width, height * self.ratio[1])), 1)
-        heights, widths = (
-            np.where(fit, heights[first], highest),
-            np.where(fit, widths[first], widest),
-        )
+        heights, widths = np.where(fit, (heights[first], widths[first]), [[highest], [widest]])
         return heights.astype(int), widths.astype(int), fit
 
     def _places(self, old, side, new, fit, rng):
@@ -243,20 +221,16 @@ class ColorJitter(Augmentation):
     """Change brightness, contrast and saturation of each image, in this order, at random.
 
     An image becomes ``factor * image + (1 - factor) * other``, where the other is black, then the
-    mean of its grey, then its grey. A factor is drawn from ``[max(0, 1 - b), 1 + b]``, where ``b``
-    is the parameter. At last uint8 images are rounded and clipped to 0 to 255; float32 images,
-    whose range is not known, are not.
+    mean of its grey (by ITU-R BT.601), then its grey. A factor is drawn from
+    ``[max(0, 1 - b), 1 + b]``, where ``b`` is the parameter, as by
+    ``torchvision.transforms.ColorJitter``. At last uint8 images are rounded and clipped to 0 to
+    255; float32 images, whose range is not known, are not.
 
     Parameters
     ----------
     brightness, contrast, saturation : float, default 0
-        0 or more. The images are grey (1 channel), which have no saturation, or red, green and
-        blue (3).
-
-    References
-    ----------
-    The weights of the grey are those of ITU-R BT.601; the parameters are those of
-    ``torchvision.transforms.ColorJitter``.
+        0 or more. The images are grey (1 channel), which have no saturation, or red, green and blue
+        (3).
     """
 
     def __init__(self, brightness=0, contrast=0, saturation=0):
@@ -278,8 +252,7 @@ class ColorJitter(Augmentation):
         mean = _grey(X).mean(axis=(1, 2, 3), keepdims=True)
         X = X * contrast + mean * (1 - contrast)
         if images.shape[1] == 3:
-            grey = _grey(X)
-            X = X * saturation + grey * (1 - saturation)
+            X = X * saturation + _grey(X) * (1 - saturation)
         return _rounded(X, images.dtype)
 
     def _factor(self, b, n, rng):
@@ -290,7 +263,8 @@ class Cutout(Augmentation):
     """Blank out a square at a random place of each image.
 
     The middle of the square may be any pixel, so that it can stand out over the border: then less
-    of the image is lost.
+    of the image is lost. ``Cutout(16)`` on images of 32x32 is that of DeVries and Taylor, "Improved
+    Regularization of Convolutional Neural Networks with Cutout", 2017.
 
     Parameters
     ----------
@@ -298,11 +272,6 @@ class Cutout(Augmentation):
         Side of the square in pixels, 1 or more.
     fill : int or float, optional
         What its pixels become, by default 0. For uint8 images a whole number from 0 to 255.
-
-    References
-    ----------
-    DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout",
-    2017, with ``Cutout(16)`` on images of 32x32.
     """
 
     def __init__(self, size, fill=None):
@@ -325,19 +294,15 @@ class Cutout(Augmentation):
 
     def _hit(self, side, n, rng):
         """Return which pixels of an axis the squares of n images cover."""
-        first = rng.integers(side, size=(n, 1)) - self.size // 2
-        at = np.arange(side)
-        return (first <= at) & (at < first + self.size)
+        at = np.arange(side) - rng.integers(side, size=(n, 1)) + self.size // 2
+        return (0 <= at) & (at < self.size)
 
 
 class Compose(Augmentation):
     """Apply several augmentations one after the other, from one stream of random numbers.
 
-    Parameters
-    ----------
-    augmentations : list of callable
-        Each of the form ``augment(images, rng)``. None at all leave the images as they are.
-        Something else is a TypeError.
+    Each is a callable of the form ``augment(images, rng)``; something else is a TypeError. An empty
+    list leaves the images as they are.
     """
 
     def __init__(self, augmentations):
@@ -398,10 +363,9 @@ class MixUp(Augmentation):
 
         Returns
         -------
-        X : numpy.ndarray or mxnet.np.ndarray
-            Of the same kind, device, dtype and shape.
-        Y : numpy.ndarray or mxnet.np.ndarray
-            float32 of shape (n, num_classes), beside `X`. Each row sums to 1.
+        X, Y : numpy.ndarray or mxnet.np.ndarray
+            Both of the kind and on the device of `X`: the images, of the same dtype and shape;
+            float32 of shape (n, num_classes), of which each row sums to 1.
 
         Raises
         ------

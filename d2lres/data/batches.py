@@ -41,15 +41,9 @@ def two_iterators(
 ) -> tuple[ArrayIter, ArrayIter]:
     """Check the arguments of a loader, find its images, print where, and choose those asked for.
 
-    Parameters
-    ----------
-    name : str
-        What the printed line calls the data set.
-    find : callable
-        Returns what has ``sets``, ``(images, labels)`` to train and to test with, and ``where``.
-
-    The others, what is returned and the errors are those of `load_data_fashion_mnist` and of
-    `load_data_cifar10`.
+    ``name`` is what the printed line calls the data set. ``find()`` returns what has ``sets``,
+    (images, labels) to train and to test with, and ``where``. The rest, what is returned and the
+    errors are those of `load_data_fashion_mnist` and of `load_data_cifar10`.
     """
     batch_size, resize = whole("batch_size", batch_size), height_width("resize", resize)
     numbers = {"num_train": num_train, "num_test": num_test, "num_valid": num_valid}
@@ -91,10 +85,8 @@ class ArrayIter:
 
     Parameters
     ----------
-    images : array or list
-        uint8 of shape (n, channels, height, width).
-    labels : array or list
-        Whole numbers of shape (n,).
+    images, labels : array or list
+        uint8 of shape (n, channels, height, width), and whole numbers of shape (n,).
     batch_size : int
     resize : int or (int, int), optional
     shuffle : bool, default False
@@ -114,7 +106,7 @@ class ArrayIter:
 
     Attributes
     ----------
-    batch_size, num_examples : int
+    batch_size, num_examples, augment, source
     image_shape : tuple of int
         Channels, height and width of the images given out.
     labels : numpy.ndarray
@@ -122,16 +114,14 @@ class ArrayIter:
     normalize : (mean, std) or None
         Both as tuples of float, for the record of a run.
     seed, epoch : int
-        May be set: ``seed`` and ``epoch = 0`` repeat a run. The epoch goes up by one each time
-        all batches were taken.
+        May be set: ``seed`` and ``epoch = 0`` repeat a run. The epoch goes up by one each time all
+        batches were taken.
     batch : int
         May be set to go on in the middle of an epoch: the next iteration, and only that, starts
         with the batch of this number, and gives the same batches as if it had given the earlier
         ones.
-    augment : callable or None
     augmented_by : str or None
         What `augment` is, for the record of a run: ``"RandomCrop(padding=2)"``.
-    source : str
     """
 
     def __init__(
@@ -177,16 +167,13 @@ class ArrayIter:
             chosen = order[number * self.batch_size :][: self.batch_size]
             # the 1: [seed, epoch] and [seed, epoch, 0] are the same stream, that of the order
             rng = np.random.default_rng([self.seed, epoch, 1 + number])
-            yield self._batch(chosen, rng)
+            images = self._augmented(self.images[chosen], rng)
+            yield to_mxnet(self._pixels(images)), to_mxnet(self.labels[chosen])
         self.epoch = epoch + 1
 
     @property
     def augmented_by(self) -> str | None:
         return getattr(self.augment, "__name__", None) or (self.augment and repr(self.augment))
-
-    def _batch(self, chosen, rng):
-        images = self._augmented(self.images[chosen], rng)
-        return to_mxnet(self._pixels(images)), to_mxnet(self.labels[chosen])
 
     def _augmented(self, images, rng):
         if self.augment is None:
@@ -249,12 +236,8 @@ def split_by_class(images: np.ndarray, labels: np.ndarray, num_valid: int):
     """Split into ``(images, labels)`` to train on and `num_valid` others to validate on.
 
     The latter are the last of every class in turn, so that a larger part contains the smaller ones
-    and the first of every class, which a small `num_train` takes, stay the same.
-
-    Raises
-    ------
-    ValueError
-        If no image would be left to train on.
+    and the first of every class, which a small `num_train` takes, stay the same. If no image would
+    be left to train on, that is a ValueError.
     """
     if num_valid >= len(labels):
         raise ValueError(

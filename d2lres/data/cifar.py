@@ -101,8 +101,8 @@ def load_data_cifar10(
     Parameters
     ----------
     batch_size, num_train, num_test, num_valid, augment, seed
-        As in `load_data_fashion_mnist`. ``num_valid=5000`` is the split into 45,000 and 5,000 of
-        He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
+        As in `load_data_fashion_mnist`. ``num_valid=5000`` is the split into 45,000 and 5,000 of He
+        et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
     normalize : (mean, std), optional
         Each three numbers, for red, green and blue, of pixels from 0 to 1: ``X`` is
         ``(pixel - mean) / std``, after augmenting. By default `CIFAR10_MEAN` and `CIFAR10_STD`, so
@@ -112,19 +112,14 @@ def load_data_cifar10(
     Returns
     -------
     train_iter, test_iter : ArrayIter
-        Give ``X``, float32 of shape (batch, 3, 32, 32), and ``y``, int32 of shape (batch,) from 0
-        to 9, the numbers of `CIFAR10_LABELS`. Only the training images are shuffled and
-        augmented. With `num_valid` they are ``train_iter, valid_iter``.
+        As from `load_data_fashion_mnist`, with ``X`` of shape (batch, 3, 32, 32); ``y`` are the
+        numbers of `CIFAR10_LABELS`.
 
     Raises
     ------
     ValueError, FileNotFoundError
         As `load_data_fashion_mnist`; also if the images are neither on this machine nor to be
         downloaded.
-
-    References
-    ----------
-    Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
     options = {"num_train": num_train, "num_test": num_test, "num_valid": num_valid}
     options |= {"augment": augment, "normalize": normalize, "seed": seed}
@@ -144,28 +139,16 @@ def load_data_cifar100(
 ) -> tuple[ArrayIter, ArrayIter]:
     """Find or fetch CIFAR-100 and return iterators over its training and test batches.
 
-    Where the files are looked for, what is returned and the errors are as in `load_data_cifar10`,
-    with the subfolder ``cifar-100-binary`` and the command ``python -m d2lres data cifar-100``.
+    All is as in `load_data_cifar10`, with the subfolder ``cifar-100-binary``, the command
+    ``python -m d2lres data cifar-100``, `CIFAR100_MEAN` and `CIFAR100_STD`. "Of each class" means
+    those that `fine` asks for.
 
     Parameters
     ----------
-    batch_size : int
     fine : bool, default True
         Give the numbers of the 100 classes in `CIFAR100_LABELS`, else those of the 20 superclasses
         in `CIFAR100_COARSE_LABELS`. `CIFAR100_COARSE_OF_FINE` says which class is in which.
-    num_train, num_test, num_valid, augment, normalize, seed
-        As in `load_data_cifar10`, with `CIFAR100_MEAN` and `CIFAR100_STD`. "Of each class" means
-        those that `fine` asks for.
-
-    Returns
-    -------
-    train_iter, test_iter : ArrayIter
-        ``y`` is from 0 to 99, or to 19.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError
-        As `load_data_cifar10`; also if `fine` is not True or False.
+        Something else than True or False is a ValueError.
     """
     if not isinstance(fine, (bool, np.bool_)):
         raise ValueError(
@@ -197,8 +180,8 @@ def read_records(
     wanted : str, optional
         Is not looked at: the archive was verified.
     label_names : tuple of tuple of str
-        The names of each kind of label: a record is one byte for each kind, the last being that
-        of the finest classes, and 1,024 bytes each of red, green and blue.
+        The names of each kind of label: a record is one byte for each kind, the last being that of
+        the finest classes, and 1,024 bytes each of red, green and blue.
 
     Returns
     -------

@@ -87,8 +87,8 @@ def load_data_fashion_mnist(
     says which. ``D2LRES_OFFLINE=1`` keeps away from the network. After a failed attempt the same
     process does not try again by itself; ``python -m d2lres data fashion-mnist`` does.
 
-    ``$D2LRES_DATA`` is passed over, and the line says so, if it holds none of the four files; if
-    it holds some of them or broken ones, that is an error.
+    ``$D2LRES_DATA`` is passed over, and the line says so, if it holds none of the four files; if it
+    holds some of them or broken ones, that is an error.
 
     Parameters
     ----------

@@ -46,17 +46,15 @@ def load_image_folder(
     Parameters
     ----------
     path : str or Path
-    batch_size : int
     resize : int or (int, int)
         Height and width in pixels, of all pictures in memory: see `read_image`.
     test_share : float, default 0.2
         Of each class so large a part, at least one picture and drawn with the seed, is for testing.
-    num_train, num_test, augment, seed
-        As in `load_data_fashion_mnist`. The seed also draws the test pictures: another seed is
-        another split.
+    batch_size, num_train, num_test, augment, seed
+        As in `load_data_fashion_mnist`. Another seed is another split.
     normalize : (mean, std), optional
-        As in `load_data_cifar10`; by default ``X`` is from 0 to 1. A pre-trained network wants
-        what it was trained with: ``(CIFAR100_MEAN, CIFAR100_STD)`` for that of the course.
+        As in `load_data_cifar10`; by default ``X`` is from 0 to 1. A pre-trained network wants what
+        it was trained with: ``(CIFAR100_MEAN, CIFAR100_STD)`` for that of the course.
 
     Returns
     -------
@@ -215,10 +213,9 @@ def _split(classes, test_share, seed):
     """Return ((training images, labels), (test images, labels)) with a part of each class."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(classes)), list(map(len, classes)))
-    is_test = [
-        rng.permutation(n) < min(max(round(test_share * n), 1), n - 1) for n in map(len, classes)
-    ]
-    images, is_test = np.concatenate(classes), np.concatenate(is_test)
+    nums = [(n, min(max(round(test_share * n), 1), n - 1)) for n in map(len, classes)]
+    is_test = np.concatenate([rng.permutation(n) < num_test for n, num_test in nums])
+    images = np.concatenate(classes)
     return (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test])
 
 
