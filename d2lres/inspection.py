@@ -1,4 +1,7 @@
-"""What a network is made of, layer by layer, what passes through it, and where it looks."""
+"""What a network is made of, layer by layer, what passes through it, and where it looks.
+
+*The paper* is He et al., Deep Residual Learning for Image Recognition (2016).
+"""
 
 import dataclasses
 import html
@@ -28,16 +31,13 @@ class Layer(NamedTuple):
     Attributes
     ----------
     name : str
-        Where it stands: ``1.0.conv2`` is ``net[1][0].conv2``. What a block computes by itself,
-        such as the sum of its shortcut, stands under the block's name.
-    kind : str
+        Where it stands: ``1.0.conv2`` is ``net[1][0].conv2``. What a block computes by itself, such
+        as the sum of its shortcut, stands under the block's name.
     output_shape : tuple of int
         With a batch axis if ``input_shape`` has one.
-    num_params : int
-        Trainable parameters. Those that several layers share count for the first.
-    num_others : int
-        Parameters that are not trained: the running averages of batch normalisation, and what was
-        frozen by ``grad_req="null"``.
+    num_params, num_others : int
+        Parameters that are trained, those that several layers share counted for the first; and the
+        rest: running averages of batch normalisation, and what was frozen by ``grad_req="null"``.
     multiply_adds : int
         Of a convolution or dense layer, forward, without its bias.
     """
@@ -54,16 +54,10 @@ class Layer(NamedTuple):
 class Summary:
     """The layers of a network as a table: text when printed, HTML in a notebook.
 
-    Attributes
-    ----------
-    rows : list of Layer
-        The lines of the table.
-    num_params, num_others, multiply_adds : int
-        Their totals.
-    training_multiply_adds : int
-        Of a step of training: the backward pass takes the forward pass twice, for the gradients of
-        the weights and of the inputs, which the first layer, whose input is the images, does not
-        need.
+    ``rows`` are its lines; ``num_params``, ``num_others`` and ``multiply_adds`` are their totals.
+    ``training_multiply_adds`` are those of a step of training: the backward pass takes the forward
+    pass twice, for the gradients of the weights and of the inputs, which the first layer, whose
+    input is the images, does not need.
     """
 
     rows: list[Layer]
@@ -144,14 +138,8 @@ def summary(
         (channels, height, width) of an image, or (batch, channels, height, width): the output
         shapes then have a batch axis and the multiply-adds are those of the whole batch.
     depth : int, optional
-        Take together what stands deeper than this many names below ``net``: 1 gives a line for
-        each element of a HybridSequential, 2 for each element of those. By default all layers.
-
-    Returns
-    -------
-    Summary
-        ``rows``, the totals ``num_params``, ``num_others`` and ``multiply_adds``, and
-        ``training_multiply_adds``.
+        Take together what stands deeper than this many names below ``net``: 1 gives a line for each
+        element of a HybridSequential, 2 for each element of those. By default all layers.
 
     Raises
     ------
@@ -159,10 +147,6 @@ def summary(
         If ``net`` is not a HybridBlock, or cannot be traced.
     ValueError
         If ``input_shape`` or ``depth`` is none of the above, or the network takes no such images.
-
-    References
-    ----------
-    He et al., Deep Residual Learning for Image Recognition (2016), table 1.
     """
     shape = _batch_shape(input_shape)
     if depth is not None and not (isinstance(depth, int | onp.integer) and depth >= 1):
@@ -309,10 +293,10 @@ class LayerStats(NamedTuple):
 def layer_stats(net: gluon.HybridBlock, X: np.ndarray, y: np.ndarray) -> list[LayerStats]:
     """Measure how strongly each convolution responds, and what gradient reaches it.
 
-    The response is that of the paper's figure 7: after the batch normalisation that follows the
-    convolution, before the ReLU or the sum with the shortcut. Where none follows it, it is what the
-    convolution gives. Batch normalisation uses the statistics of the batch, as in training; the
-    gradient is that of the mean cross-entropy over the batch.
+    The response is that of the paper's figure 7 (section 4.2): after the batch normalisation that
+    follows the convolution, before the ReLU or the sum with the shortcut. Where none follows it, it
+    is what the convolution gives. Batch normalisation uses the statistics of the batch, as in
+    training; the gradient is that of the mean cross-entropy over the batch.
 
     All is computed on a copy: parameters, gradients and running averages stay as they are.
 
@@ -338,10 +322,6 @@ def layer_stats(net: gluon.HybridBlock, X: np.ndarray, y: np.ndarray) -> list[La
         If X is none of the above, there is not one label for each image, or one is out of range.
     RuntimeError
         If the network has not been initialised.
-
-    References
-    ----------
-    He et al., Deep Residual Learning for Image Recognition (2016), figure 7 and section 4.2.
     """
     X = checks.images(X, "layer_stats")
     y = np.array(checks.labels(y, len(X)), ctx=X.ctx)
@@ -459,7 +439,8 @@ def grad_cam(net, X, y):
     """Return heat maps: how much each place of the last feature maps speaks for a class.
 
     The channels are weighted by the mean gradient of the class's score, added up, and what speaks
-    against the class is cut off at zero.
+    against the class is cut off at zero: Selvaraju et al., Grad-CAM: Visual Explanations from Deep
+    Networks via Gradient-based Localization (2017), section 3.
 
     Parameters
     ----------
@@ -483,11 +464,6 @@ def grad_cam(net, X, y):
         If X is not a batch of images, there is not one class for each, or one is out of range.
     RuntimeError
         If the network has not been initialised.
-
-    References
-    ----------
-    Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-    Localization (2017), section 3.
     """
     body, head = net[:-2], net[-2:]
     maps = body(X)

@@ -40,12 +40,8 @@ _PLANS = [
 
 
 def fastest(seconds: dict[str, float], precision: str) -> Plan:
-    """Return the plan that took the least of ``seconds``, of those in a precision.
-
-    Raises
-    ------
-    RuntimeError
-        If there is none.
+    """Return the plan that took the least of ``seconds``, of those in a precision; if there is
+    none, that is a RuntimeError.
     """
     plans = [p for p in _PLANS if str(p) in seconds and precision in ("auto", p.precision)]
     if plans:
@@ -62,6 +58,9 @@ def fastest(seconds: dict[str, float], precision: str) -> Plan:
 def measured(traced, X, candidate) -> dict[str, dict[str, float]]:
     """Return what the plans take for a batch, measured once for this machine and then remembered.
 
+    It is not remembered where one gave no finite numbers, which may be the fault of the weights. If
+    the network fails in float32, MXNet's error is raised.
+
     Parameters
     ----------
     traced : Traced
@@ -73,12 +72,6 @@ def measured(traced, X, candidate) -> dict[str, dict[str, float]]:
     -------
     dict of str to dict of str to float
         For "inference", and for "training" if anything trains, the seconds of each plan that works.
-        Not remembered where one gave no finite numbers, which may be the fault of the weights.
-
-    Raises
-    ------
-    mxnet.MXNetError
-        If the network fails in float32.
     """
     folder, key = cache_folder(), _fingerprint(traced, X)
     path = folder / "precision.json" if folder else None  # without one, it is measured every time

@@ -3,6 +3,8 @@
 MXNet runs a network on the CPU through oneDNN, which keeps images in blocked memory layouts. Every
 operator that is not oneDNN's forces a copy out of that layout and one back into it. And oneDNN's
 convolutions are made for images: where only a pixel or four are left, a matrix product is faster.
+
+A graph is a symbol of MXNet's with one input, ``data``, of the shape ``input_shape``.
 """
 
 import json
@@ -16,22 +18,11 @@ __all__ = ["for_gradients", "for_inference", "for_training", "in_bfloat16", "nar
 
 
 def for_training(symbol, input_shape, fused=True):
-    """Rewrite a graph so that it runs fast forward and backward.
+    """Rewrite a graph so that it runs fast forward and backward, on any batch of images of this
+    size.
 
-    Parameters
-    ----------
-    symbol : mxnet.symbol.Symbol
-        A graph with one input, ``data``.
-    input_shape : tuple of int
-        Shape of ``data``. Another batch size than this is fine, another image size is not.
-    fused : bool, default True
-        Whether batch normalisation and the ReLU behind it become one operator.
-
-    Returns
-    -------
-    symbol : mxnet.symbol.Symbol
-    counts : dict of str to int
-        How often each rewriting applied.
+    ``fused`` says whether batch normalisation and the ReLU behind it become one operator. Also
+    returned is how often each rewriting applied, by its words.
     """
     graph = Graph(symbol, input_shape)
     rewrites = list(_REWRITES.items())[: None if fused else -1]
@@ -40,12 +31,7 @@ def for_training(symbol, input_shape, fused=True):
 
 
 def for_gradients(symbol, input_shape):
-    """Rewrite a graph so that its gradients are right outside of training, too.
-
-    Returns
-    -------
-    mxnet.symbol.Symbol
-    """
+    """Rewrite a graph so that its gradients are right outside of training, too."""
     graph = Graph(symbol, input_shape)
     for rewrite in [*list(_REWRITES.values())[:-1], _find_largest]:
         rewrite(graph)
@@ -83,16 +69,10 @@ def for_inference(symbol, input_shape):
 
 
 def in_bfloat16(symbol, exact):
-    """Compute the convolutions and matrix products of a graph in 16 bits.
+    """Compute the convolutions and matrix products of a graph, rewritten or not, in 16 bits.
 
-    Parameters and their gradients stay float32.
-
-    Parameters
-    ----------
-    symbol : mxnet.symbol.Symbol
-        Rewritten or not.
-    exact : list of str
-        Names of the convolutions that stay float32.
+    Parameters and their gradients stay float32, as do the convolutions whose names are in
+    ``exact``.
     """
     return amp.convert_symbol(
         symbol,
@@ -280,9 +260,8 @@ def _use_matrix_products(graph, matrices=None):
     """A convolution whose every window covers its whole input is a matrix product.
 
     So it is on the one or four pixels that are left of a small image in the last stages. As a
-    convolution it multiplies mostly padding: eight of nine weights, where one pixel is left.
-
-    The matrix is computed in the graph, or, given a dictionary for it, becomes an input.
+    convolution it multiplies mostly padding: eight of nine weights, where one pixel is left. The
+    matrix is computed in the graph, or, given a dictionary for it, becomes an input.
     """
     count = 0
     for node in graph.of("Convolution"):

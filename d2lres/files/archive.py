@@ -19,11 +19,10 @@ def unpack(archive: Path, names: Iterable[str], folder: Path, limit: int) -> Non
 
     Parameters
     ----------
-    archive : pathlib.Path
+    archive, folder : pathlib.Path
+        From which and to where.
     names : iterable of str
-        With the folders that the archive has them in; those are left out here.
-    folder : pathlib.Path
-        Where the files go.
+        With the folders that the archive has them in; those are left out in ``folder``.
     limit : int
         Bytes that the archive has at most when it is decompressed.
 

@@ -110,17 +110,9 @@ class Source:
     def load(self, only: Path | None = None) -> Loaded:
         """Find or fetch the files, verify and read them.
 
-        Parameters
-        ----------
-        only : pathlib.Path, optional
-            Take the place of the user's cache, and look nowhere else.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there are none, or in ``$D2LRES_DATA`` only some of them.
-        ValueError
-            If one is damaged: what was expected, what came and what to do.
+        The folder ``only`` takes the place of the user's cache, and of all others. If there are no
+        files, or in ``$D2LRES_DATA`` only some of them, that is a FileNotFoundError; if one is
+        damaged, it is a ValueError: what was expected, what came and what to do.
         """
         place, note = self.find(only)
         paths, arrays, official = self.all_paths(place), [], True
@@ -195,10 +187,7 @@ class Source:
     def _fill(self, folder):
         """Let one way after the other fill the folder, alone among all processes.
 
-        Returns
-        -------
-        way, why_not : str
-            What was done, and why nothing could be: one of the two is empty.
+        Returned are what was done, and why nothing could be: one of the two is empty.
         """
         if os.environ.get("D2LRES_OFFLINE", "").strip().lower() not in NO:
             return "", "D2LRES_OFFLINE is set"

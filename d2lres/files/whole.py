@@ -27,10 +27,7 @@ __all__ = [
 def expanded(path: str | os.PathLike) -> Path:
     """Return a path of the user's, with their home where it begins with ``~``.
 
-    Raises
-    ------
-    ValueError
-        If it is empty, or does, and there is no such home.
+    It is a ValueError if it is empty, or there is no such home.
     """
     text = os.fsdecode(path)
     whole = os.path.expanduser(text)
@@ -85,10 +82,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
 def writable(path: str | os.PathLike) -> Path:
     """Return a path of the user's, expanded, if a file can be written there after long work.
 
-    Raises
-    ------
-    OSError
-        If it could not.
+    It is an OSError if it could not.
     """
     path = expanded(path)
     try:
@@ -106,10 +100,7 @@ def writable(path: str | os.PathLike) -> Path:
 def locked(folder: Path, wait: bool = True) -> Iterator[None]:
     """Keep all other processes that ask for it out of a folder.
 
-    Raises
-    ------
-    BlockingIOError
-        If another process has the folder and ``wait`` is False.
+    If another has it, wait, or raise BlockingIOError.
     """
     import fcntl  # POSIX only, and loading what is there works without
 

@@ -29,7 +29,9 @@ def export(net: gluon.HybridBlock, path: str | os.PathLike) -> list[Path]:
 
         gluon.SymbolBlock.imports(f"{path}-symbol.json", ["data"], f"{path}-0000.params")
 
-    or for MXNet in C++, Java or R. Existing files are replaced; on an error they stay.
+    or for MXNet in C++, Java or R. Existing files are replaced; on an error they stay. (MXNet's own
+    converter, ``mxnet.onnx``, needs an onnx of 2021 and does not know the operators of
+    ``mxnet.np``.)
 
     Parameters
     ----------
@@ -45,21 +47,13 @@ def export(net: gluon.HybridBlock, path: str | os.PathLike) -> list[Path]:
 
     Raises
     ------
-    TypeError
-        If ``net`` is not a HybridBlock, or cannot be traced.
-    RuntimeError
-        If ``net`` has parameters without values.
-    ValueError
-        If ``net`` computes something that is not in the table of operators below (for ONNX).
-    ModuleNotFoundError
-        If the package onnx is not installed (for ONNX).
+    TypeError, RuntimeError
+        If ``net`` is not a HybridBlock, or cannot be traced; if it has parameters without values.
+    ValueError, ModuleNotFoundError
+        For ONNX, if ``net`` computes something that is not in the table of operators below; if the
+        package onnx is not installed.
     OSError
         If the files cannot be written.
-
-    References
-    ----------
-    ONNX operators, opset 15. MXNet's own converter, ``mxnet.onnx``, needs an onnx of 2021 and does
-    not know the operators of ``mxnet.np``.
     """
     path = writable(path)
     symbol, params = traced(net, training=False), _values(net)

@@ -39,7 +39,7 @@ _KERAS = {
 
 
 def load_torch_weights(net: gluon.HybridBlock, path: str | os.PathLike) -> None:
-    """Set the weights of a network to those of a torchvision ResNet.
+    """Set the weights of a network to those of a torchvision ResNet (torchvision/models/resnet.py).
 
     The file is made in PyTorch by one of ::
 
@@ -60,18 +60,12 @@ def load_torch_weights(net: gluon.HybridBlock, path: str | os.PathLike) -> None:
 
     Raises
     ------
-    OSError
-        If the file cannot be opened.
-    TypeError
-        If ``net`` is none of the above.
+    OSError, TypeError
+        If the file cannot be opened; if ``net`` is none of the above.
     ValueError
         If the file is damaged or of another kind, or if tensors are missing, are too many, have
         another shape or dtype or hold what is no number or too large for float32: they are listed
         by name. The network is then unchanged.
-
-    References
-    ----------
-    torchvision/models/resnet.py.
     """
     layers = {f"{torch}.": layer for layer, torch, _ in _named_layers(net)}
     _load(_wanted(layers, _TORCH, transposed={}), expanded(path), epsilon=1e-5)
@@ -96,12 +90,10 @@ def save_torch_weights(
 
     Raises
     ------
-    TypeError
-        If ``net`` is none of those.
+    TypeError, RuntimeError
+        If ``net`` is none of those; if it has not been initialised.
     ValueError
         If the file or ``dtype`` is of another kind, or a weight is no number or too large for it.
-    RuntimeError
-        If ``net`` has not been initialised.
     OSError
         If the file cannot be written.
     """
