@@ -1,4 +1,7 @@
-"""Schematic drawings for the lessons: function classes, residual blocks, the whole network."""
+"""Schematic drawings for the lessons: function classes, residual blocks, the whole network.
+
+*The book* is Dive into Deep Learning.
+"""
 
 from math import ceil, hypot, log2
 
@@ -16,17 +19,9 @@ _WIDTH = 2.0  # lines, in points
 
 
 def draw_function_classes() -> Figure:
-    """Draw larger and larger classes of functions, not nested and nested.
+    """Draw larger and larger classes of functions, not nested and nested (the book's figure 8.6.1).
 
     The dashed lines join the truth to the best function of each class.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    References
-    ----------
-    Dive into Deep Learning, figure 8.6.1.
     """
     fig, ax = _canvas(8.6, 3.9)
     # centre and radius of each class, and where its name stands
@@ -57,12 +52,7 @@ def _classes(ax, title, circles, truth):
 
 
 def draw_identity_layers() -> Figure:
-    """Draw a shallow network, and a deeper one that copies it and adds layers that do nothing.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """Draw a shallow network, and a deeper one that copies it and adds layers that do nothing."""
     fig, ax = _canvas(9.4, 2.6)
     trained, idle = [(f"layer {i}", BLUE) for i in (1, 2, 3)], [("X → X", _GREY)] * 3
     _chain(ax, 1.75, "a shallow network, trained", trained)
@@ -85,6 +75,9 @@ def _chain(ax, y, title, layers):
 def draw_block(use_1x1conv: bool = False, preact: bool = False) -> Figure:
     """Draw two blocks side by side: a plain and a residual one, or two residual ones.
 
+    They are those of the book's figures 8.6.2 and 8.6.3, and of He et al., Identity Mappings in
+    Deep Residual Networks (2016), figure 1.
+
     Parameters
     ----------
     use_1x1conv : bool, default False
@@ -92,15 +85,6 @@ def draw_block(use_1x1conv: bool = False, preact: bool = False) -> Figure:
         the shortcut.
     preact : bool, default False
         True: residual, with the activations behind the convolutions and in front of them.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    References
-    ----------
-    Dive into Deep Learning, figures 8.6.2 and 8.6.3; He et al., Identity Mappings in Deep Residual
-    Networks (2016), figure 1.
     """
     fig, ax = _canvas(8.6, 5.9)
     if preact:
@@ -158,25 +142,13 @@ def _block(ax, x, title, shortcut=None, preact=False):
 def draw_network(size: int = 96) -> Figure:
     """Draw ResNet-18: every layer with weights is a numbered bar, every shortcut an arc.
 
-    A bar is the taller, the larger the image that leaves the layer (on a logarithmic scale).
+    A bar is the taller, the larger the image that leaves the layer (on a logarithmic scale). The
+    layers are those of He et al., Deep Residual Learning for Image Recognition (2016), table 1.
 
     Parameters
     ----------
     size : int, default 96
-        Height and width of the input in pixels.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ValueError
-        If ``size`` is no whole number of at least 1.
-
-    References
-    ----------
-    He et al., Deep Residual Learning for Image Recognition (2016), figure 3 and table 1.
+        Height and width of the input in pixels, at least 1; else a ValueError.
     """
     size = whole("size", size)
     fig, ax = _canvas(10.8, 4.6)

@@ -43,7 +43,7 @@ def experiment(
     """Train by a recipe, saving checkpoints under ``runs/``, and record the run.
 
     Called again after an interruption, it goes on. Called again after its end, it takes the trained
-    network from the last checkpoint.
+    network from the last checkpoint. A run that was told to stop before its end is not recorded.
 
     Parameters
     ----------
@@ -64,11 +64,6 @@ def experiment(
     num_valid : int, optional
         To choose a recipe: test on so many of the training images, which are kept aside. Such a run
         is recorded only if ``record`` says where.
-
-    Returns
-    -------
-    History
-        Not recorded if the run was told to stop before its end.
 
     Raises
     ------
@@ -135,11 +130,10 @@ def measure(
     -------
     dict
         ``"class_acc"``: the accuracy in each class; ``"top1_acc"`` and ``"top5_acc"``: the share of
-        test images whose label has the highest score, or one of the five highest;
-        ``"train_acc"``: the accuracy on the training images as they are, not augmented;
-        ``"layer_stats"``: see there, of the next batch of
-        training images; ``"coarse_acc"``, for the fine classes of CIFAR-100: the share of test
-        images taken for a class of the right coarse class.
+        test images whose label has the highest score, or one of the five highest; ``"train_acc"``:
+        the accuracy on the training images as they are, not augmented; ``"layer_stats"``: see
+        there, of the next batch of training images; ``"coarse_acc"``, for the fine classes of
+        CIFAR-100: the share of test images taken for a class of the right coarse class.
     """
     X, y = next(iter(train_iter))
     fast, stats = compile(net, X), layer_stats(net, X, y)
@@ -180,15 +174,10 @@ def transfer_experiment(
     CIFAR-10 is one of CIFAR-100 ("truck" comes near its "pickup truck"). For each number of images
     and method, the learning rate is the one of three that is best on 2,000 other training images,
     with seed 0. So many would not be there to choose with if only 50 were labelled, but they serve
-    all methods alike; the test images are looked at only after that, once for each seed.
+    all methods alike; the test images are looked at only after that, once for each seed. (The
+    question is that of Kornblith et al., Do Better ImageNet Models Transfer Better?, 2019.)
 
     Every trial is recorded when it ends. Called again after an interruption, it goes on.
-
-    Parameters
-    ----------
-    record : path, default "results/transfer.json"
-    num_steps : int, default 200
-    num_seeds : int, default 3
 
     Returns
     -------
@@ -203,10 +192,6 @@ def transfer_experiment(
         If CIFAR-10 or the pre-trained weights are not there.
     OSError
         If ``record`` cannot be written; this is found before the training.
-
-    References
-    ----------
-    Kornblith et al., Do Better ImageNet Models Transfer Better? (2019).
     """
     how = {"normalize": (CIFAR100_MEAN, CIFAR100_STD)}  # as the features know it
     augment = Compose([RandomCrop(padding=4), RandomFlip()])
