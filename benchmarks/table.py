@@ -58,13 +58,22 @@ def _times(our, peer):
     return f"{our / peer['median']:.2f}x" if peer else "–"
 
 
+def against_torch(records, mode):
+    """Return how many times as fast as PyTorch's fastest variant each network was."""
+    workloads = (workload for record in records for workload in record["workloads"].values())
+    both = [(w["images_per_s"][mode], _torch(w["images_per_s"][mode])) for w in workloads]
+    return [rates["d2lres"]["median"] / rates[best]["median"] for rates, best in both if best]
+
+
+def _torch(rates, precision=""):
+    """Return the name of the fastest variant of PyTorch that has a precision, if there is one."""
+    names = [name for name in rates if name.startswith(f"torch {precision}")]
+    return max(names, key=lambda name: rates[name]["median"], default=None)
+
+
 def _against_torch(our, rates, precision=""):
-    """Compare with the fastest variant of PyTorch that has a precision, and name it."""
-    torch = {name: rate for name, rate in rates.items() if name.startswith(f"torch {precision}")}
-    if not torch:
-        return "–"
-    best = max(torch, key=lambda name: torch[name]["median"])
-    return f"{_times(our, torch[best])} ({best.removeprefix('torch ')})"
+    best = _torch(rates, precision)
+    return f"{_times(our, rates[best])} ({best.removeprefix('torch ')})" if best else "–"
 
 
 def _share(record, workload, mode):

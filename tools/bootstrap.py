@@ -24,9 +24,7 @@ STAMP = os.path.join(VENV, "stamp.json")
 LOCK = "requirements-%s.lock"
 MADE_FROM = ("pyproject.toml", "tools/bootstrap.py", "tools/d2lres.pth", "tools/_d2lres_hook.py")
 
-OBSTACLES = os.path.join(ROOT, "d2lres", "runtime", "obstacles.py")
-
-spec = importlib.util.spec_from_file_location("obstacles", OBSTACLES)
+spec = importlib.util.spec_from_file_location("obstacles", ROOT + "/d2lres/runtime/obstacles.py")
 obstacles = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(obstacles)
 

@@ -30,15 +30,11 @@ def write_idx(path: Path, array: np.ndarray) -> str:
 def make_sample(folder: Path, target: Path = FASHION_MNIST.sample.folder) -> dict:
     """Write the sample's four files; return the shape and SHA-256 of each."""
     target.mkdir(parents=True, exist_ok=True)
-    contents, names = {}, iter(OFFICIAL)
     paths = FASHION_MNIST.all_paths(Place(folder, "", "The sample is made from all of them."))
-    arrays = [read_idx(paths[name], OFFICIAL[name])[0] for name in OFFICIAL]
-    for images, labels, num in zip(arrays[::2], arrays[1::2], (6000, 1000), strict=True):
-        chosen = first_of_each_class(labels, num)
-        for array in (images[chosen], labels[chosen]):
-            name = next(names)
-            contents[name] = (array.shape, write_idx(target / f"{name}.gz", array))
-    return contents
+    X, y, X_test, y_test = (read_idx(paths[name], OFFICIAL[name])[0] for name in OFFICIAL)
+    chosen, of_test = first_of_each_class(y, 6000), first_of_each_class(y_test, 1000)
+    parts = zip(OFFICIAL, (X[chosen], y[chosen], X_test[of_test], y_test[of_test]), strict=True)
+    return {name: (part.shape, write_idx(target / f"{name}.gz", part)) for name, part in parts}
 
 
 if __name__ == "__main__":

@@ -19,20 +19,26 @@ PUBLISHED = json.loads((RESULTS / "published.json").read_text("utf-8"))
 BOOK, PAPER = PUBLISHED["d2l_resnet18_fashion_mnist"], PUBLISHED["paper_resnet20_cifar10"]
 START, END = "<!-- from results/ by `make readme` -->\n", "<!-- end -->\n"
 NONE = "None yet.\n"
+MACHINE = "{cpu} with {physical_cores} cores, Python {python}, NumPy {numpy}"
+HOW = f"Seed {{seed}}, convolutions in {{precision}}, {MACHINE}: `{{command}}`.\n"
+WHERE = "In {precision} on {cpu} ({cpu_features}) with {physical_cores} cores.\n"
+SPEED = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))
 
 
-def _table(head, *rows):
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
+def _table(head, rows, says=()):
+    """Return rows as Markdown, and below them what else there is to say, each sentence once."""
+    lines = [f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows)]
+    return "".join([*lines, "\n" * bool(says), *dict.fromkeys(says)]) if rows else NONE
+
+
+def _records(folder, names, load=lambda path: json.loads(path.read_text("utf-8"))):
+    """Return the records, by the names of their files, of what was tested on test images."""
+    paths = sorted(folder.glob(f"{names}.json"))
+    return [load(path) for path in paths if "_valid" not in path.name]
 
 
 def _runs(folder, names):
-    """Return the recorded runs that were tested on test images, by the names of their files."""
-    paths = sorted(folder.glob(f"{names}.json"))
-    return [History.load(path) for path in paths if "_valid" not in path.name]
-
-
-def _records(folder, names):
-    return [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob(f"{names}.json"))]
+    return _records(folder, names, History.load)
 
 
 def _span(values, form):
@@ -41,16 +47,15 @@ def _span(values, form):
 
 
 def full(folder: Path = RESULTS) -> str:
-    """Return the recorded run of ResNet-18 on Fashion-MNIST beside the book's, as Markdown."""
-    columns, rows = ("train_loss", "train_acc", "test_acc"), []
-    for run in _runs(folder, "fashion_mnist_full"):
-        ours = (f"{getattr(run, name)[-1]:.3f}" for name in columns)
-        rows.append(("this course", *ours, _span(run.test_acc[-5:], "{:.3f}")))
-        rows.append(("the book, 2019", *(f"{BOOK[name]:.3f}" for name in columns), "not printed"))
-        says = "Seed {seed}, convolutions in {precision}, {cpu} with {physical_cores} cores, "
-        says = (says + "Python {python}, NumPy {numpy}: `{command}`.\n").format(**run.run)
+    """Return the recorded run of ResNet-18 on Fashion-MNIST beside the book's."""
     head = ("", "training loss", "training accuracy", "test accuracy", "over the last 5 epochs")
-    return f"{_table(head, *rows)}\n{says}" if rows else NONE
+    names, rows, says = ("train_loss", "train_acc", "test_acc"), [], []
+    for run in _runs(folder, "fashion_mnist_full"):
+        ours = (f"{getattr(run, name)[-1]:.3f}" for name in names)
+        rows.append(("this course", *ours, _span(run.test_acc[-5:], "{:.3f}")))
+        rows.append(("the book, 2019", *(f"{BOOK[name]:.3f}" for name in names), "not printed"))
+        says.append(HOW.format(**run.run))
+    return _table(head, rows, says)
 
 
 def _fast(folder):
@@ -60,21 +65,20 @@ def _fast(folder):
 
 
 def fast(folder: Path = RESULTS) -> str:
-    """Return the recorded runs of the recipe "fast" by their length, as Markdown."""
-    rows, says = [], {}
+    """Return the recorded runs of the recipe "fast" by their length."""
+    head, rows, says = ("epochs", "minutes of training", "test accuracy, by seed", "mean"), [], []
     for num_epochs, runs in _fast(folder).items():
         minutes = _span([sum(run.seconds) / 60 for run in runs], "{:.1f}")
         acc = [run.test_acc[-1] for run in runs]
-        rows.append((f"{num_epochs}", minutes, ", ".join(f"{a:.2%}" for a in acc)))
-        rows[-1] += (f"{mean(acc):.2%}",)
-        where = "In {precision} on {cpu} ({cpu_features}) with {physical_cores} cores.\n"
-        says |= dict.fromkeys(where.format(**run.run) for run in runs)
-    head = ("epochs", "minutes of training", "test accuracy, by seed", "mean")
-    return f"{_table(head, *rows)}\n{''.join(says)}" if rows else NONE
+        each = ", ".join(f"{a:.2%}" for a in acc)
+        rows.append((f"{num_epochs}", minutes, each, f"{mean(acc):.2%}"))
+        says += [WHERE.format(**run.run) for run in runs]
+    return _table(head, rows, says)
 
 
 def experiments(folder: Path = RESULTS) -> str:
-    """Return the recorded runs of every recipe on CIFAR, as Markdown."""
+    """Return the recorded runs of every recipe on CIFAR."""
+    head = ("experiment", "epochs", "seeds", "precision", "training error", "test error")
     rows = []
     for name, recipe in RECIPES.items():
         runs = _runs(folder, f"{name}_seed*")
@@ -83,39 +87,29 @@ def experiments(folder: Path = RESULTS) -> str:
             precisions = " and ".join(sorted({r.run["precision"] for r in runs}))
             row = (name, f"{len(runs[0])}", f"{len(runs)}", precisions)
             rows.append(row + tuple(_span(each, "{:.2%}") for each in errors))
-    head = ("experiment", "epochs", "seeds", "precision", "training error", "test error")
-    return _table(head, *rows) if rows else NONE
+    return _table(head, rows)
 
 
 def speed(folder: Path = RESULTS) -> str:
-    """Return the speeds beside those of the peers, as Markdown: a record for each processor."""
-    tables = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))["tables"]
-    return "\n".join(map(tables, _records(folder, "bench_*"))) or NONE
+    """Return the speeds beside those of the peers: a record for each processor."""
+    return "\n".join(map(SPEED["tables"], _records(folder, "bench_*"))) or NONE
 
 
 def faults(folder: Path = RESULTS) -> str:
-    """Return how many faults were tried and survived, as Markdown."""
-    rows = []
+    """Return how many faults were tried and survived."""
+    rows, says = [], []
     for record in _records(folder, "faults"):
         for area, kinds in record["faults"].items():
             sums = (f"{sum(k[n] for k in kinds.values()):,}" for n in ("tried", "survived"))
             rows.append((area, "; ".join(kinds), *sums))
-        says = "{cpu} with {physical_cores} cores, Python {python}, NumPy {numpy}.\n"
-        says = says.format(**record["machine"])
-    return f"{_table(('what', 'faults', 'tried', 'survived'), *rows)}\n{says}" if rows else NONE
-
-
-def _beside_torch(folder, mode):
-    """Return how many times as fast as PyTorch's best variant each network was."""
-    for workload in (w for r in _records(folder, "bench_*") for w in r["workloads"].values()):
-        rates = {name: rate["median"] for name, rate in workload["images_per_s"][mode].items()}
-        if torch := [rate for name, rate in rates.items() if name.startswith("torch")]:
-            yield rates["d2lres"] / max(torch)
+        says.append(f"{MACHINE}.\n".format(**record["machine"]))
+    return _table(("what", "faults", "tried", "survived"), rows, says)
 
 
 def headlines(folder: Path = RESULTS) -> str:
-    """Return four results, each with a link that README.md defines, as Markdown."""
-    torch = {mode: list(_beside_torch(folder, mode)) for mode in ("train", "inference")}
+    """Return four results, each with a link that README.md defines."""
+    modes, records = {"training": "train", "inference": "inference"}, _records(folder, "bench_*")
+    torch = {word: SPEED["against_torch"](records, mode) for word, mode in modes.items()}
     rows = {
         "[ResNet-18 on Fashion-MNIST][full]": [
             f"test accuracy {run.test_acc[-1]:.1%}, the book's in 2019 {BOOK['test_acc']:.1%}"
@@ -132,12 +126,10 @@ def headlines(folder: Path = RESULTS) -> str:
             for run in _runs(folder, "resnet20-80_seed0")
         ],
         "[Speed, where PyTorch's best is 1][speed]": [
-            f"{mode} {_span(ratios, '{:.2f}')}"
-            for mode, ratios in zip(("training", "inference"), torch.values(), strict=True)
-            if ratios
+            f"{word} {_span(ratios, '{:.2f}')}" for word, ratios in torch.items() if ratios
         ],
     }
-    return _table(("what", "result"), *((k, ", ".join(v) or "none yet") for k, v in rows.items()))
+    return _table(("what", "result"), [(k, ", ".join(v) or "none yet") for k, v in rows.items()])
 
 
 def page(folder: Path = RESULTS) -> str:
