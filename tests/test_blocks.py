@@ -3,60 +3,41 @@ import numpy as onp
 import pytest
 from mxnet import np, npx
 from mxnet.gluon import nn
+from networks import in_a_row, initialized
 
+import d2lres
 from d2lres import BasicBlock, Bottleneck, PreActResidual, Residual, resnet_block
 
-
-def initialized(block):
-    block.initialize(mx.init.Xavier())
-    return block
+SHAPE = (4, 3, 6, 6)
 
 
 @pytest.mark.parametrize("hybridize", [False, True])
 @pytest.mark.parametrize(
     ("block", "shape"),
     [
-        (lambda: Residual(3), (4, 3, 6, 6)),
-        (lambda: Residual(6, use_1x1conv=True), (4, 6, 6, 6)),
-        (lambda: Residual(6, use_1x1conv=True, strides=2), (4, 6, 3, 3)),
-        (lambda: resnet_block(3, 2, first_block=True), (4, 3, 6, 6)),
-        (lambda: resnet_block(8, 2), (4, 8, 3, 3)),
-        (lambda: resnet_block(8, 5), (4, 8, 3, 3)),
+        (lambda: Residual(3), (3, 7, 5)),
+        (lambda: Residual(6, use_1x1conv=True), (6, 7, 5)),
+        (lambda: Residual(6, use_1x1conv=True, strides=2), (6, 4, 3)),
+        (lambda: resnet_block(3, 2, first_block=True), (3, 7, 5)),
+        (lambda: resnet_block(8, 2), (8, 4, 3)),
+        (lambda: resnet_block(8, 5), (8, 4, 3)),
     ],
 )
-def test_output_shape(block, shape, hybridize):
+def test_output_shape_with_odd_sizes_rounded_up(block, shape, hybridize):
     blk = initialized(block())
-    if hybridize:
-        blk.hybridize()
-    assert blk(np.random.uniform(size=(4, 3, 6, 6))).shape == shape
-
-
-def test_odd_sizes_are_rounded_up():
-    blk = initialized(Residual(6, use_1x1conv=True, strides=2))
-    assert blk(np.ones((1, 3, 7, 5))).shape == (1, 6, 4, 3)
+    blk.hybridize(hybridize)
+    assert blk(np.random.uniform(size=(4, 3, 7, 5))).shape == (4, *shape)
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_a_zero_branch_is_the_identity_on_non_negative_input(training):
-    blk = initialized(Residual(3))
-    X = np.random.uniform(size=(4, 3, 6, 6))
-    blk(X)
+def test_a_zero_branch_is_the_identity_on_non_negative_input_and_passes_the_gradient_on(training):
+    blk, X = initialized(Residual(3), SHAPE), np.random.uniform(size=SHAPE)
+    X.attach_grad()
     blk.bn2.gamma.set_data(np.zeros(3))
     with mx.autograd.record(train_mode=training):
         Y = blk(X)
-    assert (Y == X).all()
-
-
-def test_the_shortcut_passes_the_gradient_on():
-    blk = initialized(Residual(3))
-    X = np.random.uniform(size=(4, 3, 6, 6))
-    X.attach_grad()
-    blk(X)
-    blk.bn2.gamma.set_data(np.zeros(3))
-    with mx.autograd.record():
-        Y = blk(X).sum()
-    Y.backward()
-    assert (X.grad == 1).all()
+    Y.backward(train_mode=training)
+    assert (Y == X).all() and (X.grad == 1).all()
 
 
 def test_kwargs_reach_gluon():
@@ -73,43 +54,35 @@ def test_the_stage_is_made_of_blocks():
 # --- what students get wrong
 
 
-def test_other_channels_need_the_1x1_convolution():
-    with pytest.raises(ValueError, match=r"\(4, 3, 6, 6\).* 6 channels.*use_1x1conv=True"):
-        initialized(Residual(6))(np.ones((4, 3, 6, 6)))
-
-
-def test_strides_need_the_1x1_convolution():
-    with pytest.raises(ValueError, match=r"divide height and width by 2.*use_1x1conv=True"):
-        initialized(Residual(3, strides=2))(np.ones((4, 3, 6, 6)))
-
-
-@pytest.mark.parametrize("shape", [(3, 6, 6), (6, 6), (4, 3, 6, 6, 1)])
-def test_images_have_four_dimensions(shape):
-    with pytest.raises(ValueError, match=r"\(batch, channels, height, width\).*X\[None\]"):
-        initialized(Residual(3))(np.ones(shape))
-
-
-@pytest.mark.parametrize("dtype", ["float64", "uint8", "int32"])
-def test_images_are_float32(dtype):
-    with pytest.raises(TypeError, match=rf"float32 images, but got {dtype}.*astype"):
-        initialized(Residual(3))(np.ones((4, 3, 6, 6), dtype=dtype))
-
-
-@pytest.mark.parametrize("X", [onp.ones((4, 3, 6, 6), "float32"), mx.nd.ones((4, 3, 6, 6)), [1.0]])
-def test_images_are_arrays_of_mxnets(X):
-    with pytest.raises(TypeError, match=f"array of mxnet.np, but got {type(X).__name__}: write np"):
-        initialized(Residual(3))(X)
+@pytest.mark.parametrize(
+    ("blk", "X", "error", "words"),
+    [
+        (Residual(6), np.ones(SHAPE), ValueError, r"\(4, 3, 6, 6\).* 6 .*use_1x1conv=True"),
+        (Residual(3, strides=2), np.ones(SHAPE), ValueError, "height and.* 2.*use_1x1conv=True"),
+        *(
+            (Residual(3), np.ones(shape), ValueError, r"\(batch, channels, height, .*X\[None\]")
+            for shape in [(3, 6, 6), (6, 6), (4, 3, 6, 6, 1)]
+        ),
+        *(
+            (Residual(3), np.ones(SHAPE, dtype), TypeError, f"float32 .*but got {dtype}.*astype")
+            for dtype in ("float64", "uint8", "int32")
+        ),
+        *(
+            (Residual(3), X, TypeError, f"array of mxnet.np, but got {type(X).__name__}: write np")
+            for X in (onp.ones(SHAPE, "float32"), mx.nd.ones(SHAPE), [1.0])
+        ),
+        (in_a_row(nn.Conv2D(4, 3), Residual(8)), np.ones(SHAPE), ValueError, "use_1x1conv=True"),
+    ],
+    ids=str,
+)
+def test_images_that_a_block_does_not_take(blk, X, error, words):
+    with pytest.raises(error, match=words):
+        initialized(blk)(X)
 
 
 def test_weights_are_needed():
     with pytest.raises(RuntimeError, match=r"no weights yet. Call net.initialize\(\)"):
-        Residual(3)(np.ones((4, 3, 6, 6)))
-
-
-@pytest.mark.parametrize("num_residuals", [0, -1])
-def test_a_stage_has_blocks(num_residuals):
-    with pytest.raises(ValueError, match=f"at least one residual block, got {num_residuals}"):
-        resnet_block(8, num_residuals)
+        Residual(3)(np.ones(SHAPE))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +96,9 @@ def test_a_stage_has_blocks(num_residuals):
         (lambda: Bottleneck("8", 4), "num_channels .* not '8'"),
         (lambda: PreActResidual(8, 4, 2.0), "strides .* not 2.0"),
         (lambda: resnet_block("8", 2), "num_channels .* not '8'"),
+        (lambda: resnet_block(8, 0), "at least one residual block, got 0"),
+        (lambda: resnet_block(8, -1), "at least one residual block, got -1"),
+        (lambda: Bottleneck(6, 4), "a multiple of 4, not 6"),
     ],
 )
 def test_sizes_are_whole_numbers(build, words):
@@ -153,29 +129,20 @@ def test_sizes_may_be_numpys(build):
     assert shapes == [(1, 4, 3, 3)] * 3
 
 
-def test_the_error_also_comes_from_within_a_network():
-    net = nn.HybridSequential()
-    net.add(nn.Conv2D(4, kernel_size=3, padding=1), Residual(8))
-    with pytest.raises(ValueError, match="use_1x1conv=True"):
-        initialized(net)(np.ones((1, 1, 6, 6)))
-
-
 # --- the book
 
 
 def test_the_same_numbers_as_the_book():
     d2l = pytest.importorskip("d2l.mxnet")
     for kwargs in ({}, {"use_1x1conv": True, "strides": 2}):
-        ours, theirs = initialized(Residual(3, **kwargs)), initialized(d2l.Residual(3, **kwargs))
-        X = np.random.uniform(size=(4, 3, 6, 6))
-        ours(X), theirs(X)
-        names = ["conv1", "conv2", "bn1", "bn2"] + ["conv3"] * bool(kwargs)
-        for name in names:
-            mine = getattr(ours, name).collect_params().values()
-            for param, other in zip(
-                mine, getattr(theirs, name).collect_params().values(), strict=True
-            ):
-                param.set_data(other.data())
+        X, params = np.random.uniform(size=SHAPE), []
+        ours, theirs = (initialized(of.Residual(3, **kwargs), SHAPE) for of in (d2lres, d2l))
+        for blk in (ours, theirs):
+            names = ["conv1", "conv2", "bn1", "bn2"] + ["conv3"] * bool(kwargs)
+            layers = [getattr(blk, name).collect_params().values() for name in names]
+            params.append([param for layer in layers for param in layer])
+        for param, other in zip(*params, strict=True):
+            param.set_data(other.data())
         assert abs(ours(X) - theirs(X)).max() <= 1e-6
         with mx.autograd.record():
             difference = ours(X) - theirs(X)
@@ -270,11 +237,6 @@ def test_shortcuts_that_there_are_not(block):
         block(12, 8, shortcut="A")
 
 
-def test_a_bottleneck_has_a_quarter():
-    with pytest.raises(ValueError, match="a multiple of 4, not 6"):
-        Bottleneck(6, 4)
-
-
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_papers_blocks_explain_as_well(block):
     blk, X, name = block(8, 4), np.ones((2, 4, 6, 6)), block.__name__
@@ -290,7 +252,6 @@ def test_the_papers_blocks_explain_as_well(block):
 
 
 def test_a_residual_block_that_has_met_other_images():
-    blk = initialized(Residual(6, use_1x1conv=True))
-    blk(np.ones((2, 3, 6, 6)))
+    blk = initialized(Residual(6, use_1x1conv=True), (2, 3, 6, 6))
     with pytest.raises(ValueError, match="Residual takes images of 3 channels.*4 channels"):
         blk(np.ones((2, 4, 6, 6)))

@@ -11,6 +11,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import mxnet as mx
 import numpy as np
 import pytest
 from small_sets import contents_of, idx, make_official, small_set, write, zipped
@@ -64,22 +65,18 @@ BROKEN = {
     "gzip with rubbish after": (gzip.compress(good) + b"rubbish", "gzip file"),
     "gzip of too little": (gzip.compress(good[:-1]), "1,568 bytes after the header, found 1,567"),
     "gzip of too much": (gzip.compress(good + b"\0"), "found more"),
+    "label out of range": (idx(np.array([0, 9, 10])), "from 0 to 9, found the label 10"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_file(tmp_path, case, faults):
     content, words = BROKEN[case]
-    (tmp_path / IMAGES).write_bytes(content)
+    path = tmp_path / ("labels" if case == "label out of range" else IMAGES)
+    path.write_bytes(content)
     with faults("files", "IDX: damaged, or something else"):
-        with pytest.raises(ValueError, match=f"{tmp_path / IMAGES}: .*{words}"):
-            read_idx(tmp_path / IMAGES)
-
-
-def test_label_out_of_range(tmp_path):
-    (tmp_path / "labels").write_bytes(idx(np.array([0, 9, 10])))
-    with pytest.raises(ValueError, match="labels from 0 to 9, found the label 10"):
-        read_idx(tmp_path / "labels")
+        with pytest.raises(ValueError, match=f"{path}: .*{words}"):
+            read_idx(path)
 
 
 CLAIMS = {  # sizes in the header, bytes that follow, the same compressed?
@@ -129,20 +126,19 @@ def test_sample():
         assert images.shape == (10 * per_class, 1, 28, 28)
         assert np.bincount(labels).tolist() == [per_class] * 10
         assert 60 < images.mean() < 85  # pictures, not noise
+    train_iter, test_iter = load_data_fashion_mnist(64)  # by default all of them
+    assert (train_iter.num_examples, test_iter.num_examples, len(train_iter)) == (6000, 1000, 94)
     assert "Copyright (c) 2017 Zalando SE" in (place.folder / "LICENSE").read_text()
 
 
-def test_sample_that_is_not_there(tmp_path, monkeypatch):
-    elsewhere = FASHION_MNIST.sample._replace(folder=tmp_path)
-    monkeypatch.setattr(FASHION_MNIST, "sample", elsewhere)
-    with pytest.raises(FileNotFoundError, match="missing train-images.*Reinstall d2lres"):
-        load_data_fashion_mnist(8)
-
-
-def test_sample_is_verified(monkeypatch):
+def test_sample_is_verified(tmp_path, monkeypatch):
     shape, digest = SAMPLE[IMAGES]
     monkeypatch.setitem(SAMPLE, IMAGES, (shape, digest[::-1]))
     with pytest.raises(ValueError, match="SHA-256.*Reinstall d2lres"):
+        load_data_fashion_mnist(8)
+    elsewhere = FASHION_MNIST.sample._replace(folder=tmp_path)
+    monkeypatch.setattr(FASHION_MNIST, "sample", elsewhere)
+    with pytest.raises(FileNotFoundError, match="missing train-images.*Reinstall d2lres"):
         load_data_fashion_mnist(8)
 
 
@@ -207,7 +203,6 @@ def test_debian_package_fails(apt, monkeypatch, script, words):
 
 
 def test_batches_of_the_real_thing(real_places, monkeypatch):
-    mx = pytest.importorskip("mxnet")
     monkeypatch.setattr(FASHION_MNIST, "find", lambda _: (real_places["Fashion-MNIST"], ""))
     train_iter, test_iter = load_data_fashion_mnist(256, num_train=1000, num_test=300)
     assert (len(train_iter), train_iter.num_examples, train_iter.batch_size) == (4, 1000, 256)
@@ -219,20 +214,12 @@ def test_batches_of_the_real_thing(real_places, monkeypatch):
             assert X.shape == (len(y), 1, 28, 28) and y.shape == (len(y),)
             assert X.asnumpy().min() == 0 and 0.99 < X.asnumpy().max() <= 1
     assert len(y) == 300 - 256
-    taken = [int(label) for _, y in test_iter for label in y]
-    assert taken == test_iter.labels.tolist()
-
-
-def test_all_images_are_the_default():
-    train_iter, test_iter = load_data_fashion_mnist(64)
-    assert (train_iter.num_examples, test_iter.num_examples) == (6000, 1000)
-    assert len(train_iter) == 94
+    assert [int(label) for _, y in test_iter for label in y] == test_iter.labels.tolist()
 
 
 @pytest.mark.parametrize("resize", [None, 96, 14, (40, 56)])
 def test_agrees_with_d2l(monkeypatch, resize):
     """d2l's own loader, given the same images in place of its download."""
-    mx = pytest.importorskip("mxnet")
     d2l = pytest.importorskip("d2l.mxnet")
     _, test_iter = load_data_fashion_mnist(32, resize, num_test=50)
     images = mx.np.array(test_iter.images.transpose(0, 2, 3, 1), dtype="uint8")
