@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from .runtime.hook import MOST_THREADS
+
 __all__ = [
     "as_numpy",
     "batches",
@@ -17,6 +19,7 @@ __all__ = [
     "channels_first",
     "checked",
     "device_of",
+    "devices",
     "height_width",
     "images",
     "labels",
@@ -31,6 +34,7 @@ __all__ = [
     "scores",
     "scores_of",
     "something_to_train",
+    "threads",
     "whole",
     "whole_numbers",
 ]
@@ -76,6 +80,14 @@ def whole(name: str, value, least: int = 1) -> int:
         number = least - 1
     if number < least or isinstance(value, bool):
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return number
+
+
+def threads(number) -> int:
+    """Return a number of threads that a system will make."""
+    number = whole("threads", number)
+    if number > MOST_THREADS:
+        raise ValueError(f"threads is at most {MOST_THREADS}, not {number}")
     return number
 
 
@@ -157,6 +169,20 @@ def one_device(device):
     if device.device_type == "gpu" and device.device_id >= mx.context.num_gpus():
         raise ValueError(f"there is no {device} that MXNet sees: try_gpu() takes the CPU then")
     return device
+
+
+def devices(device) -> list | None:
+    """Return the devices of a list or of one, or None for none."""
+    if device is None:
+        return None
+    listed = [one_device(each) for each in device] if isinstance(device, (list, tuple)) else None
+    listed = listed or [one_device(device)]
+    for each in listed:
+        if listed.count(each) > 1 or each is None:
+            raise ValueError(f"device has {each} more than once: name each device once, {listed}")
+    if len({each.device_type for each in listed}) > 1:
+        raise ValueError(f"device mixes GPUs and CPUs, {listed}: each step would wait for the CPU")
+    return listed
 
 
 def repeatable(data_iter, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 
 import mxnet as mx
@@ -16,6 +17,8 @@ from .metrics import count_hits, evaluate_accuracy
 from .runs.history import History, Meter, describe
 from .runs.keeper import Keeper
 from .runs.progress import Progress
+from .runs.workers import workers_of
+from .runtime import cores
 from .runtime.devices import try_gpu
 
 __all__ = ["train"]
@@ -29,7 +32,7 @@ def train(
     test_iter,
     num_epochs: int,
     lr: float,
-    device: mx.Context | None = None,
+    device: mx.Context | list[mx.Context] | None = None,
     *,
     seed: int = 0,
     scheduler: mx.lr_scheduler.LRScheduler | None = None,
@@ -39,6 +42,8 @@ def train(
     loss: gluon.loss.Loss | None = None,
     mixup: MixUp | None = None,
     checkpoint: str | os.PathLike | None = None,
+    threads: int | None = None,
+    kvstore: str | None = None,
 ) -> History:
     """Train a classifier, by default with minibatch SGD and the cross-entropy loss.
 
@@ -56,11 +61,15 @@ def train(
         Passes over the training images.
     lr : float
         Learning rate.
-    device : mxnet.Context, optional
-        By default ``try_gpu()``.
+    device : mxnet.Context or list of them, optional
+        By default ``try_gpu()``. Of several, each gets its part of every batch, and the gradients
+        are summed: the steps are those of one device but for the order of sums, except that each
+        device normalises its own part in a batch normalisation. Where these differ (in their
+        running averages), those of the first device count.
     seed : int, default 0
         Fixes the order of the images and what is drawn in training. The same seed on the same
-        machine gives the same history to the last bit (not with MXNet's ``nag``). For a DataLoader
+        machine with the same ``threads`` gives the same history to the last bit (not with MXNet's
+        ``nag``); where their number is left open, up to rounding. For a DataLoader
         of Gluon's, the global generators of NumPy and Python are seeded in every epoch, and given
         back in the end; what its workers draw, if it has some, is their own.
     scheduler : mxnet.lr_scheduler.LRScheduler, optional
@@ -80,9 +89,21 @@ def train(
     checkpoint : path, optional
         A folder for the state of the run, saved every minute, after every epoch and when the run
         is told to stop (the stop button, Ctrl-C). The same call made again goes on from there, and
-        ends with the same history and parameters, to the last bit, as a run that never stopped; an
-        iterable of your own has to give the same batches again. While a state cannot be written,
+        ends as a run that never stopped, with the same ``threads`` to the last bit; an iterable of
+        your own has to give the same batches again. While a state cannot be written,
         as on a full disk, the run goes on with the last one kept.
+    threads : int, optional
+        Threads on the CPU: their number decides in which order sums are rounded. By default that of
+        ``OMP_NUM_THREADS``; if it is not set, as many as other programs leave cores, which may
+        change between two steps.
+    kvstore : str, optional
+        A key-value store of MXNet's: with "dist_sync" or "dist_device_sync" the workers that
+        ``python -m d2lres launch`` started train together. They take the batches of ``train_iter``
+        in turn, and each step is made of one batch of every worker: N workers with batches of B/N
+        images take the steps of one with batches of B. Worker 0 saves the ``checkpoint``. With
+        "dist_async" nobody waits for the others: servers take a step for each worker's batch, there
+        is no checkpoint, and a history is one worker's own. By default, or with "local" or
+        "device", this process trains alone.
 
     Returns
     -------
@@ -115,12 +136,14 @@ def train(
     Dive into Deep Learning, section 7.6 (``train_ch6``).
     """
     num_epochs, seed = checks.whole("num_epochs", num_epochs), checks.whole("seed", seed, least=0)
-    lr, device = checks.learning_rate(lr, scheduler), checks.one_device(device) or try_gpu()
+    lr, devices = checks.learning_rate(lr, scheduler), checks.devices(device) or [try_gpu()]
+    workers, device = workers_of(kvstore), devices[0]
+    threads = cores.given() if threads is None else checks.threads(threads)
     options = checks.optimizer_params(optimizer, optimizer_params)
     checks.callable_like("MixUp(0.2)", "mixup", mixup or None)
     checks.loss(loss, takes_shares=bool(mixup))
     checks.something_to_train(net)
-    net.collect_params().reset_ctx(device)
+    net.collect_params().reset_ctx(devices)
     mx.random.seed(seed)
     if isinstance(train_iter, ArrayIter):
         train_iter.seed, train_iter.epoch = seed, 0
@@ -129,39 +152,48 @@ def train(
     checks.labels(y, len(y), num_classes)
     _first(test_iter, "test_iter", num_classes)
 
-    fast = compile(net, X.as_in_ctx(device), precision)
+    fast = compile(net, X[: math.ceil(len(X) / len(devices))].as_in_ctx(device), precision)
     loss = loss or gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=not mixup)
     scheduler = copy.deepcopy(scheduler)  # steps change it
     if scheduler:
         vars(scheduler).update(checks.plain(vars(scheduler)) | {"base_lr": lr})
     rates = {"learning_rate": lr, "lr_scheduler": scheduler}
-    trainer = gluon.Trainer(net.collect_params(), optimizer, rates | options)
+    summing = {"kvstore": workers.store, "update_on_kvstore": workers.is_async}
+    trainer = gluon.Trainer(net.collect_params(), optimizer, rates | options, **summing)
     recipe = {"optimizer": optimizer, "lr": lr, **options, "scheduler": type(scheduler).__name__}
     recipe |= {"precision": fast.precision, "loss": type(loss).__name__, "seed": seed}
     recipe |= {"mixup": repr(mixup)} if mixup else {}
-    facts = {"num_epochs": num_epochs, "device": str(device)} | describe(train_iter)
-    history, meter = History(run=recipe | facts), Meter()
-    keeper = Keeper(fast, trainer, history, meter, train_iter, num_classes)
-    if checkpoint is not None:
+    recipe |= {"threads": threads}
+    recipe |= {"num_devices": len(devices)} if len(devices) > 1 else {}
+    recipe |= {"kvstore": kvstore, "num_workers": workers.num} if workers.num > 1 else {}
+    facts = {"num_epochs": num_epochs, "device": ", ".join(map(str, devices))}
+    history, meter = History(run=describe(train_iter) | facts | recipe), Meter(len(devices))
+    keeper = Keeper(fast, trainer, history, meter, train_iter, num_classes, devices, workers)
+    if checkpoint is not None or workers.num > 1:
         keeper.keep_in(checkpoint, recipe, loss, test_iter)
 
-    with keeper, Progress(history, num_epochs, len(train_iter), keeper.num_done) as progress:
+    with (
+        cores.fixed(threads),
+        keeper,
+        Progress(history, num_epochs, keeper.num_batches, keeper.num_done) as progress,
+    ):
         while len(history) < num_epochs:
             for X, y in keeper.batches():
-                X, y = X.as_in_ctx(device), y.as_in_ctx(device)
                 if mixup:
                     X, y = mixup(X, y, keeper.rng(), num_classes)
-                with autograd.record():
-                    Y_hat = fast(X)
-                    l = loss(Y_hat, y)
-                checks.losses(l, len(y))
-                l.backward()
-                trainer.step(len(y))
-                meter.add(l.sum(), count_hits(Y_hat, y), len(y))
+                for X, y in keeper.split(X, y):  # a part for each device
+                    with autograd.record():
+                        Y_hat = fast(X)
+                        l = loss(Y_hat, y)
+                    checks.losses(l, len(y))
+                    l.backward()
+                    meter.add(l.sum(), count_hits(Y_hat, y), len(y))
+                trainer.step(keeper.num_images)
                 progress.step(meter.loss, meter.acc)
             if keeper.is_stopped:
                 break
-            history.add(meter, evaluate_accuracy(fast, test_iter, device))
+            acc = evaluate_accuracy(fast, workers.share(test_iter), device)
+            history.add(meter, workers.over_all(meter, acc))
             keeper.next_epoch()
             progress.epoch()
     return history

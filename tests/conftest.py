@@ -9,11 +9,13 @@ import socket
 import struct
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 from d2lres.runtime.machine import describe, physical_cores
 
-if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share the cores
-    os.environ["OMP_NUM_THREADS"] = str(max(1, physical_cores() // int(workers)))
+workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT")  # they share the cores, in fixed parts
+os.environ["OMP_NUM_THREADS"] = str(max(1, physical_cores() // int(workers or 1)))
+if workers:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist has it ignored
 
 import mxnet as mx
@@ -77,6 +79,19 @@ def _seeded():
 def saves_every_batch(monkeypatch):
     """Let runs of this process save a checkpoint after every batch."""
     monkeypatch.setattr("d2lres.runs.keeper.SECONDS_BETWEEN_CHECKPOINTS", 0)
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """What a notebook is given to display and to update, in turn, as pairs of how and what."""
+    seen = []
+
+    def display(thing, display_id):
+        seen.append(("display", thing))
+        return SimpleNamespace(update=lambda thing: seen.append(("update", thing)))
+
+    monkeypatch.setattr("IPython.display.display", display)
+    return seen
 
 
 @pytest.fixture

@@ -8,16 +8,10 @@ from mxnet import autograd, gluon, np, npx
 from mxnet.base import _LIB, check_call
 
 from .. import checks
-from ..runtime import machine
+from ..runtime import cores, machine
 from .graph import Traced
 from .precision import FLOAT32, fastest, measured
-from .rewrites import (
-    for_gradients,
-    for_inference,
-    for_training,
-    in_bfloat16,
-    narrow_convolutions,
-)
+from .rewrites import for_gradients, for_inference, for_training, in_bfloat16, narrow_convolutions
 
 __all__ = ["Compiled", "compile"]
 
@@ -27,14 +21,14 @@ npx.set_np()
 def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> gluon.Block:
     """Trace a network and rewrite its graph for speed.
 
-    The result computes with the Parameter objects of ``net``: to train it is to train ``net``, and
-    ``net.save_parameters`` saves what it learned. Outside of ``autograd.record()`` it takes a graph
-    of its own with batch normalisation folded away, and for gradients under
-    ``autograd.record(train_mode=False)`` another, in float32. It may be given other batch sizes and
-    image sizes than that of ``X``, of which it is the fastest. If layers or parameters of ``net``
-    are exchanged after the call, or frozen, the graph is traced anew; of another change, such as
-    the rate of a Dropout, it knows nothing: compile the network again. ``repr`` says what was
-    rewritten, chosen and measured.
+    The result is a Block that takes and gives what ``net`` does. It computes with the Parameter
+    objects of ``net``: to train it is to train ``net``, and ``net.save_parameters`` saves what it
+    learned. Outside of ``autograd.record()`` it takes a graph of its own with batch normalisation
+    folded away, and for gradients under ``autograd.record(train_mode=False)`` another, in float32.
+    It may be given other batch sizes and image sizes than that of ``X``, of which it is the
+    fastest. If layers or parameters of ``net`` are exchanged after the call, or frozen, the graph
+    is traced anew; of another change, such as the rate of a Dropout, it knows nothing: compile the
+    network again. ``repr`` says what was rewritten, chosen and measured.
 
     Parameters
     ----------
@@ -49,11 +43,6 @@ def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> g
         and takes the fastest; it remembers the choice for this network on this machine, so that
         runs can be repeated.
 
-    Returns
-    -------
-    Block
-        Takes and gives what ``net`` does.
-
     Raises
     ------
     TypeError
@@ -61,8 +50,7 @@ def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> g
     ValueError
         If ``precision`` is none of the above, or ``X`` is not what ``net`` takes.
     RuntimeError
-        If ``net`` has no weights yet, or this processor cannot compute in bfloat16 and
-        ``precision`` asks for it.
+        If ``net`` has no weights yet, or this processor cannot compute in the bfloat16 asked for.
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision is auto, float32 or bfloat16, not {precision!r}")
@@ -139,6 +127,7 @@ class Compiled(gluon.Block):
     def forward(self, X):
         if not isinstance(X, np.ndarray) or X.dtype != "float32":
             return self.net(X)  # which says what it thinks of that
+        cores.follow()
         if not self.traced.is_current():
             self.traced, self._graphs = Traced(self.net), {}
         kind = "gradients" if autograd.is_recording() else "inference"
@@ -155,7 +144,7 @@ class Compiled(gluon.Block):
         """Return the graph for a batch, made if there is none yet that fits."""
         if kind == "inference" and X.shape == self._shape:  # not for the smaller last batch
             kind = "folded"
-        key = (kind, X.ctx.device_type, X.shape[1:], len(X) == 1)
+        key = (kind, X.ctx, X.shape[1:], len(X) == 1)
         graph = self._graphs.get(key)
         if graph is None:
             _plain(self.net, X)
@@ -208,7 +197,7 @@ class _Graph:
         data = mx.sym.var("data", dtype="float32").as_np_ndarray()
         self.run = gluon.SymbolBlock(symbol.as_np_ndarray(), [data], params=params)
         self.run.hybridize(static_alloc=fixed, static_shape=fixed)
-        self.text = f"{fixed} {symbol.tojson()}"
+        self.text = f"{X.ctx} {fixed} {symbol.tojson()}"
         self.refresh(X.ctx)
 
     def refresh(self, device):

@@ -2,22 +2,19 @@
 
 import os
 import platform
+import time
 
 from ..data.cifar import CIFAR10, CIFAR100
 from ..data.fashion_mnist import FASHION_MNIST
 from ..files.whole import shown
-from ..runtime import devices, hook, machine
+from ..runtime import cores, devices, machine
 
 __all__ = ["doctor"]
 
 
 def doctor() -> bool:
-    """Print what was found and chosen, and what to do where something is amiss.
-
-    Returns
-    -------
-    bool
-        Whether MXNet works.
+    """Print what was found and chosen, and what to do where something is amiss; return whether
+    MXNet works.
     """
     amiss, gpu = machine.in_the_way(), "not tried"
     if not amiss:
@@ -55,11 +52,16 @@ def _cores(number):
 
 
 def _threads():
-    """Say how many threads MXNet takes, and by whose choice."""
-    given = os.environ.get("OMP_NUM_THREADS")
-    if not given or "OMP_NUM_THREADS" in hook.chosen:
-        return f"{given or machine.physical_cores()}, one for each physical core"
-    return f"{given}, set by OMP_NUM_THREADS"
+    """Say how many threads MXNet takes, by whose choice, and what others leave."""
+    if given := cores.given():
+        return f"{given}, set by OMP_NUM_THREADS"
+    watch = cores.Watch()
+    time.sleep(cores.SECONDS)
+    others, most = watch.others(), machine.physical_cores()
+    return (
+        f"up to {most}, one for each physical core; other programs use {others:.1f} now, which "
+        f"leaves {max(1, most - round(others))}"
+    )
 
 
 def _data():

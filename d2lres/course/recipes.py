@@ -12,6 +12,7 @@ from ..data.augment import Augmentation, Compose, Cutout, MixUp, RandomCrop, Ran
 from ..data.cifar import load_data_cifar10, load_data_cifar100
 from ..data.fashion_mnist import load_data_fashion_mnist
 from ..runs.history import History
+from ..runtime import cores, machine
 from ..training import train
 
 __all__ = ["RECIPES", "LabelSmoothing", "Recipe"]
@@ -22,14 +23,8 @@ npx.set_np()
 class LabelSmoothing(gluon.loss.Loss):
     """The cross-entropy against labels of which a part ``smoothing`` is spread over all classes.
 
-    Parameters
-    ----------
-    smoothing : float
-        Between 0, the plain cross-entropy, and 1.
-
-    References
-    ----------
-    Szegedy et al., Rethinking the Inception Architecture for Computer Vision (2016), section 7.
+    0 is the plain cross-entropy, 1 the most. See Szegedy et al., Rethinking the Inception
+    Architecture for Computer Vision (2016), section 7.
     """
 
     def __init__(self, smoothing, **kwargs):
@@ -45,52 +40,28 @@ class LabelSmoothing(gluon.loss.Loss):
 class Recipe(NamedTuple):
     """A network, its data and how it is trained.
 
-    Attributes
-    ----------
-    network : str
-        The name of a function of ``d2lres.models``.
-    options : dict
-        What it is called with.
-    data : {"fashion_mnist", "cifar10", "cifar100"}
-    num_epochs, batch_size : int
-    lr : float
-        The highest learning rate.
-    schedule : {"one cycle", "steps", "constant"}
-        ``"one cycle"`` rises along a line for the share ``warmup`` of all steps and then falls to
-        zero along a cosine; ``"steps"`` divides by 10 after a half and after three quarters.
-    optimizer : str
-    momentum, wd : float
-        Only weights decay, no biases and no batch norms. Adam has no momentum.
-    smoothing : float
-        See ``LabelSmoothing``.
-    augment : sequence of Augmentation
-        What is done to the training images, in this order.
-    mixup : MixUp, optional
-    warmup : float
-    num_train : int, optional
-        Train on so many images only.
-
-    References
-    ----------
-    Smith and Topin, Super-Convergence (2018); He et al., Bag of Tricks for Image Classification
-    with Convolutional Neural Networks (2019), sections 3.1 and 5.
+    The schedule "one cycle" rises along a line for the share ``warmup`` of all steps and then falls
+    to zero along a cosine (Smith and Topin, Super-Convergence, 2018); "steps" divides by 10 after a
+    half and after three quarters; the third is "constant". Only weights decay, no biases and no
+    batch norms, and labels may be smoothed (He et al., Bag of Tricks for Image Classification with
+    Convolutional Neural Networks, 2019, sections 3.1 and 5). Adam has no momentum.
     """
 
-    network: str
-    options: dict[str, Any]
-    data: str
+    network: str  # the name of a function of d2lres.models
+    options: dict[str, Any]  # what it is called with
+    data: str  # "fashion_mnist", "cifar10" or "cifar100"
     num_epochs: int
     batch_size: int
-    lr: float
+    lr: float  # the highest
     schedule: str
     optimizer: str = "sgd"
     momentum: float = 0.9
     wd: float = 0
     smoothing: float = 0
-    augment: tuple[Augmentation, ...] = ()
+    augment: tuple[Augmentation, ...] = ()  # of the training images, in this order
     mixup: MixUp | None = None
     warmup: float = 0
-    num_train: int | None = None
+    num_train: int | None = None  # train on so many images only
 
     def build(self) -> gluon.HybridBlock:
         """Return the network with fresh weights (He et al., 2015), of which only some decay."""
@@ -115,13 +86,7 @@ class Recipe(NamedTuple):
         return load(self.batch_size, **options)
 
     def scheduler(self, num_batches: int) -> mx.lr_scheduler.LRScheduler | None:
-        """Return MXNet's scheduler for epochs of so many batches.
-
-        Raises
-        ------
-        ValueError
-            If there is no such schedule.
-        """
+        """Return MXNet's scheduler for epochs of so many batches; ValueError if there is none."""
         num_steps = self.num_epochs * num_batches
         if self.schedule == "one cycle":
             return mx.lr_scheduler.CosineScheduler(
@@ -146,22 +111,14 @@ class Recipe(NamedTuple):
         precision: str = "auto",
         checkpoint: str | os.PathLike | None = None,
     ) -> tuple[gluon.HybridBlock, History]:
-        """Train by this recipe.
+        """Train by this recipe; return the trained network and its history.
 
         Parameters
         ----------
         train_iter, test_iter : ArrayIter
             What ``load`` returns.
-        seed : int, default 0
-        precision : {"auto", "float32", "bfloat16"}, default "auto"
-        checkpoint : path, optional
+        seed, precision, checkpoint
             See ``train``.
-
-        Returns
-        -------
-        net : HybridBlock
-            The trained network.
-        history : History
         """
         whole("num_epochs", self.num_epochs)  # of which the scheduler needs one
         mx.random.seed(seed)
@@ -181,6 +138,7 @@ class Recipe(NamedTuple):
             loss=LabelSmoothing(self.smoothing) if self.smoothing else None,
             mixup=self.mixup,
             checkpoint=checkpoint,
+            threads=cores.given() or machine.physical_cores(),  # a record can be repeated
         )
         kinds = {"augment": repr(list(self.augment)), "mixup": repr(self.mixup)}
         history.run["recipe"] = self._asdict() | kinds
@@ -201,11 +159,7 @@ _CIFAR10 = Recipe(
     warmup=0.2,
 )
 _CIFAR100 = _CIFAR10._replace(
-    network="narrow_resnet18",
-    options={},
-    data="cifar100",
-    num_epochs=24,
-    wd=5e-4,
+    network="narrow_resnet18", options={}, data="cifar100", num_epochs=24, wd=5e-4
 )
 # few images and a network that learns them by heart, for what augmentation does about it
 _FEW = _CIFAR10._replace(

@@ -4,7 +4,7 @@ import subprocess
 
 from .obstacles import installed
 
-__all__ = ["compute_on", "try_gpu", "working_device"]
+__all__ = ["compute_on", "try_all_gpus", "try_gpu", "working_device"]
 
 
 def try_gpu(i: int = 0):
@@ -36,6 +36,22 @@ def try_gpu(i: int = 0):
     if why_not:
         print(why_not, "Using the CPU.")
     return device
+
+
+def try_all_gpus() -> list:
+    """Return every GPU that MXNet can really compute on, or the CPU alone, as a list.
+
+    References
+    ----------
+    Dive into Deep Learning, section 6.7.
+    """
+    import mxnet as mx
+
+    try:
+        gpus = [try_gpu(i) for i in range(mx.context.num_gpus())]
+    except mx.MXNetError:  # there is a driver, and no device
+        gpus = []
+    return [gpu for gpu in gpus if gpu.device_type == "gpu"] or [try_gpu()]
 
 
 def working_device(i: int) -> tuple:
