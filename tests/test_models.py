@@ -8,6 +8,7 @@ import numpy as onp
 import pytest
 from mxnet import np
 from mxnet.gluon import nn
+from networks import in_a_row, initialized
 
 from d2lres import (
     BasicBlock,
@@ -46,50 +47,25 @@ def num_trainable(net):
 
 @pytest.mark.parametrize("size", [28, 96, 97, 224])
 def test_every_shape_on_the_way(size):
-    net = resnet18()
-    net.initialize()
-    sizes = []
-    for divisor in (4, 4, 8, 16, 32):
-        sizes.append(-(-size // divisor))
+    sizes = [-(-size // divisor) for divisor in (4, 4, 8, 16, 32)]
     channels = (64, 64, 128, 256, 512)
     expected = [(2, c, s, s) for c, s in zip(channels, sizes, strict=True)]
-    assert shapes_of(net, np.ones((2, 1, size, size))) == [*expected, (2, 512, 1, 1), (2, 10)]
+    shapes = shapes_of(initialized(resnet18()), np.ones((2, 1, size, size)))
+    assert shapes == [*expected, (2, 512, 1, 1), (2, 10)]
 
 
-def test_golden_number_of_parameters():
-    net = resnet18()
-    net.initialize()
-    net(np.ones((1, 1, 28, 28)))
-    assert num_trainable(net) == 11_178_378
-
-
-def test_eighteen_layers():
+def test_eighteen_layers_with_the_golden_number_of_parameters():
     def count(block):
         own = isinstance(block, nn.Conv2D | nn.Dense) and block.weight.shape[-1] != 1
         return own + sum(count(child) for child in block._children.values())
 
-    net = resnet18()
-    net.initialize()
-    net(np.ones((1, 1, 28, 28)))
+    net = initialized(resnet18(), (1, 1, 28, 28))
+    assert num_trainable(net) == 11_178_378
     assert count(net) == 18  # 1x1 convolutions on shortcuts are not counted, as in the paper
 
 
-def test_num_classes_and_colour():
-    net = resnet18(num_classes=3)
-    net.initialize()
-    assert net(np.ones((2, 3, 32, 32))).shape == (2, 3)
-
-
-def test_the_stem_quarters_the_image():
-    blk = stem(16)
-    blk.initialize()
-    assert blk(np.ones((1, 1, 96, 96))).shape == (1, 16, 24, 24)
-
-
 def test_hybridized_gives_the_same():
-    net = resnet18()
-    net.initialize(mx.init.Xavier())
-    X = np.random.uniform(size=(2, 1, 28, 28))
+    net, X = initialized(resnet18()), np.random.uniform(size=(2, 1, 28, 28))
     plain = net(X)
     net.hybridize()
     assert abs(net(X) - plain).max() < 1e-5
@@ -97,51 +73,28 @@ def test_hybridized_gives_the_same():
 
 def test_the_same_parameters_as_the_book():
     d2l = pytest.importorskip("d2l.mxnet")
-    theirs = nn.Sequential()
-    theirs.add(
-        nn.Conv2D(64, kernel_size=7, strides=2, padding=3),
-        nn.BatchNorm(),
-        nn.Activation("relu"),
-        nn.MaxPool2D(pool_size=3, strides=2, padding=1),
-    )
+    first = nn.Conv2D(64, kernel_size=7, strides=2, padding=3)
+    ours, theirs = resnet18(), nn.Sequential()
+    theirs.add(first, nn.BatchNorm(), nn.Activation("relu"), nn.MaxPool2D(3, 2, 1))
     for i, num_channels in enumerate((64, 128, 256, 512)):
         for j in range(2):
             shrink = i > 0 and j == 0
             theirs.add(d2l.Residual(num_channels, shrink, 2 if shrink else 1))
     theirs.add(nn.GlobalAvgPool2D(), nn.Dense(10))
-    ours = resnet18()
-    X = np.ones((1, 1, 28, 28))
-    for net in (ours, theirs):
-        net.initialize()
-        net(X)
-    shapes = [sorted(p.shape for p in net.collect_params().values()) for net in (ours, theirs)]
-    assert shapes[0] == shapes[1]
-    assert num_trainable(ours) == num_trainable(theirs)
-    assert sum(isinstance(b, Residual) for stage in ours for b in _children(stage)) == 8
-
-
-def _children(block):
-    return block._children.values()
+    both = [initialized(net, (1, 1, 28, 28)) for net in (ours, theirs)]
+    shapes = [sorted(p.shape for p in net.collect_params().values()) for net in both]
+    assert shapes[0] == shapes[1] and num_trainable(ours) == num_trainable(theirs)
+    assert sum(isinstance(b, Residual) for stage in ours for b in stage._children.values()) == 8
 
 
 # the paper's table 6 has them in millions; akamaster/pytorch_resnet_cifar10 prints them for A
+DEPTHS = (20, 32, 44, 56, 110)
 GOLDEN = {
-    ("A", 20): 269_722,
-    ("A", 32): 464_154,
-    ("A", 44): 658_586,
-    ("A", 56): 853_018,
-    ("A", 110): 1_727_962,
-    ("B", 20): 272_474,
-    ("B", 32): 466_906,
-    ("B", 44): 661_338,
-    ("B", 56): 855_770,
-    ("B", 110): 1_730_714,
-    ("C", 20): 283_962,
-    ("C", 32): 489_594,
-    ("C", 44): 695_226,
-    ("C", 56): 900_858,
-    ("C", 110): 1_826_202,
+    "A": [269_722, 464_154, 658_586, 853_018, 1_727_962],
+    "B": [272_474, 466_906, 661_338, 855_770, 1_730_714],
+    "C": [283_962, 489_594, 695_226, 900_858, 1_826_202],
 }
+GOLDEN = {(o, depth): n for o in GOLDEN for depth, n in zip(DEPTHS, GOLDEN[o], strict=True)}
 
 
 def num_before_activation(shortcut, depth):
@@ -151,21 +104,17 @@ def num_before_activation(shortcut, depth):
     return GOLDEN[shortcut, depth] - 2 * projected
 
 
-def test_option_c_counts_one_projection_more_for_each_other_block():
-    for depth in (20, 32, 44, 56, 110):
-        n = (depth - 2) // 6
-        added = sum(c * c + 2 * c for c in (16, 32, 64)) * (n - 1) + 16 * 16 + 2 * 16
-        assert GOLDEN["C", depth] == GOLDEN["B", depth] + added
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_option_c_counts_one_projection_more_for_each_other_block(depth):
+    added = sum(c * c + 2 * c for c in (16, 32, 64)) * ((depth - 2) // 6 - 1) + 16 * 16 + 2 * 16
+    assert GOLDEN["C", depth] == GOLDEN["B", depth] + added
 
 
 @pytest.mark.parametrize(("shortcut", "depth"), GOLDEN)
 def test_golden_numbers_of_the_cifar_networks(shortcut, depth):
-    for preact, expected in (
-        (False, GOLDEN[shortcut, depth]),
-        (True, num_before_activation(shortcut, depth)),
-    ):
-        net = cifar_resnet(depth, shortcut=shortcut, preact=preact)
-        assert summary(net, (3, 32, 32)).num_params == expected
+    nets = (cifar_resnet(depth, shortcut=shortcut, preact=preact) for preact in (False, True))
+    counted = [summary(net, (3, 32, 32)).num_params for net in nets]
+    assert counted == [GOLDEN[shortcut, depth], num_before_activation(shortcut, depth)]
 
 
 @pytest.mark.parametrize("preact", [False, True])
@@ -178,8 +127,7 @@ def test_a_plain_twin_has_no_shortcuts(depth, preact):
 
 @pytest.mark.parametrize("preact", [False, True])
 def test_shapes_of_a_cifar_network(preact):
-    net = cifar_resnet(20, num_classes=100, preact=preact)
-    net.initialize()
+    net = initialized(cifar_resnet(20, num_classes=100, preact=preact))
     shapes = shapes_of(net, np.ones((2, 3, 32, 32)))
     stages = [(2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)] + [(2, 64, 8, 8)] * 2 * preact
     assert shapes == [(2, 16, 32, 32), *stages, (2, 64, 1, 1), (2, 100)]
@@ -188,18 +136,9 @@ def test_shapes_of_a_cifar_network(preact):
     assert [len(net[0]), len(net)] == ([1, 8] if preact else [3, 6])
 
 
-def test_a_cifar_network_for_one_channel():
-    net = cifar_resnet(8)
-    net.initialize()
-    assert net(np.ones((2, 1, 28, 28))).shape == (2, 10)
-
-
-def test_a_cifar_network_beyond_the_papers():
-    assert [len(stage) for stage in cifar_resnet(122)[1:4]] == [20, 20, 20]
-
-
 @pytest.mark.parametrize("depth", [2, 21, 18])
-def test_a_depth_that_is_not_6n_plus_2(depth):
+def test_a_depth_is_6n_plus_2(depth):
+    assert [len(stage) for stage in cifar_resnet(122)[1:4]] == [20, 20, 20]
     with pytest.raises(ValueError, match=f"6n.*not {depth}"):
         cifar_resnet(depth)
 
@@ -300,15 +239,7 @@ def test_resnet18_says_what_it_takes():
         resnet18(10, "paper")
 
 
-def test_forms_and_stems_that_there_are_not():
-    for build in (resnet18, resnet34):
-        with pytest.raises(ValueError, match="form is 'paper' or 'd2l', not 'book'"):
-            build(form="book")
-    for build in (resnet18, resnet34, resnet50, resnet101, resnet152):
-        with pytest.raises(ValueError, match="stem is 'imagenet' or 'cifar', not 'mnist'"):
-            build(stem="mnist")
-    with pytest.raises(ValueError, match="stem is 'imagenet' or 'cifar', not 'mnist'"):
-        make_stem(16, "mnist")
+NETWORKS = (resnet18, resnet34, resnet50, resnet101, resnet152)
 
 
 BUILDERS = {
@@ -341,16 +272,23 @@ def test_the_number_of_classes_is_a_whole_number(builder):
         (lambda: small_resnet(()), "widths are the channels of the first convolution and of each"),
         (lambda: stem(0), "num_channels .* not 0"),
         (lambda: make_stage(BasicBlock, 4, 4, 0, 1), "num_residuals .* not 0"),
+        (lambda: resnet18(form="book"), "form is 'paper' or 'd2l', not 'book'"),
+        (lambda: resnet34(form="book"), "form is 'paper' or 'd2l', not 'book'"),
+        (lambda: make_stem(16, "mnist"), "stem is 'imagenet' or 'cifar', not 'mnist'"),
+        *(
+            (lambda build=build: build(stem="mnist"), "stem is .* not 'mnist'")
+            for build in NETWORKS
+        ),
     ],
 )
-def test_numbers_of_which_no_network_is_made(build, words):
+def test_arguments_of_which_no_network_is_made(build, words):
     with pytest.raises(ValueError, match=words):
         build()
 
 
 def test_numbers_may_be_numpys():
-    net = small_resnet(onp.array([4, 8]))
-    net.add(make_stage(BasicBlock, onp.int64(8), onp.int64(8), onp.int64(2), onp.int64(1)))
+    stage = make_stage(BasicBlock, onp.int64(8), onp.int64(8), onp.int64(2), onp.int64(1))
+    net = in_a_row(*small_resnet(onp.array([4, 8])), stage)
     assert len(cifar_resnet(onp.int64(20))[1]) == 3 and len(net[-1]) == 2
 
 
@@ -360,9 +298,10 @@ def test_numbers_may_be_numpys():
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
     """A network of which the weights are shipped: one that was never trained."""
-    net, path = narrow_resnet18(), tmp_path / "narrow_resnet18.safetensors"
-    net.initialize(mx.init.Xavier())
-    net(np.ones((1, 3, 32, 32)))
+    net, path = (
+        initialized(narrow_resnet18(), (1, 3, 32, 32)),
+        tmp_path / "narrow_resnet18.safetensors",
+    )
     save_torch_weights(net, path, "float16")
     monkeypatch.setattr(models, "PRETRAINED", path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -380,8 +319,7 @@ def test_pretrained_weights(shipped):
 def test_pretrained_weights_that_are_not_those(shipped):
     with pytest.raises(ValueError, match="100 classes.*10 others: write replace_head.*, 10\\)"):
         narrow_resnet18(10, pretrained=True)
-    content = models.PRETRAINED.read_bytes()
-    models.PRETRAINED.write_bytes(content[:-1] + b"!")
+    models.PRETRAINED.write_bytes(models.PRETRAINED.read_bytes()[:-1] + b"!")
     with pytest.raises(ValueError, match="damaged or another's: install d2lres again"):
         narrow_resnet18(pretrained=True)
     models.PRETRAINED.unlink()

@@ -22,11 +22,6 @@ DRAWINGS = {
 }
 
 
-@pytest.fixture(params=DRAWINGS)
-def figure(request):
-    return DRAWINGS[request.param]()
-
-
 def texts(figure):
     """Return the texts of a figure that are not empty, with their boxes in pixels."""
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -39,34 +34,22 @@ def words(figure):
     return [text.get_text() for text, _ in texts(figure)]
 
 
-def test_texts_are_large(figure):
-    assert min(text.get_fontsize() for text, _ in texts(figure)) >= 12
+def is_inside(box, x0, y0, x1, y1):
+    return x0 <= box.x0 and y0 <= box.y0 and box.x1 <= x1 and box.y1 <= y1
 
 
-def test_no_text_is_cut_off(figure):
-    width, height = figure.canvas.get_width_height()
-    for text, box in texts(figure):
-        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
-        assert inside, text.get_text()
-
-
-def test_no_texts_overlap(figure):
-    for (one, box), (other, other_box) in itertools.combinations(texts(figure), 2):
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_all_is_large_nothing_cut_off_and_no_text_on_another(name):
+    figure = DRAWINGS[name]()
+    assert plt.get_fignums() == []  # a notebook would show twice what pyplot knows
+    (ax,), found = figure.axes, texts(figure)
+    for text, box in found:
+        assert text.get_fontsize() >= 12, text.get_text()
+        assert is_inside(box, 0, 0, *figure.canvas.get_width_height()), text.get_text()
+    for (one, box), (other, other_box) in itertools.combinations(found, 2):
         assert not box.overlaps(other_box), (one.get_text(), other.get_text())
-
-
-def test_no_shape_is_cut_off(figure):
-    (ax,) = figure.axes
-    figure.draw(FigureCanvasAgg(figure).get_renderer())
     for patch in ax.patches:
-        box = patch.get_window_extent()
-        assert ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1, patch
-        assert ax.bbox.y0 <= box.y0 and box.y1 <= ax.bbox.y1, patch
-
-
-def test_figures_are_unknown_to_pyplot(figure):
-    # a notebook would show them twice
-    assert plt.get_fignums() == []
+        assert is_inside(patch.get_window_extent(), *ax.bbox.extents), patch
 
 
 def test_larger_class_may_be_farther_only_if_not_nested():

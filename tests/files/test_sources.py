@@ -1,11 +1,12 @@
 """Data sets are found, fetched, verified and read: all in the same way."""
 
+import concurrent.futures
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import types
 from pathlib import Path
@@ -33,7 +34,6 @@ def one(request, bare_machine, web, tmp_path, monkeypatch):
     contents, web.contents = make_official(source, monkeypatch)
     web.wrong = b"wrong"
     cache = tmp_path / "cache" / source.folder
-
     loader = load_data_fashion_mnist if source is FASHION_MNIST else load_data_cifar10
 
     def fetch(*mirrors, only=None):
@@ -84,20 +84,15 @@ def test_order_of_places(one, tmp_path, monkeypatch):
         assert {p.parent for p in one.source.all_paths(one.source.find()[0]).values()} == {given}
 
 
-def test_one_line_a_call(one, capsys):
+def test_one_line_a_call_and_the_options_reach_the_iterators(one, capsys):
     write(one.cache, one.files)
     train_iter, test_iter = one.loader(8, num_train=30, num_test=99)
     num = 40 if one.source is FASHION_MNIST else 100
     line = f"{one.source.name}: 30 of {num} training and 20 test images from the user cache"
     assert capsys.readouterr().out == f"{line}\n"
     assert train_iter.source == test_iter.source == line
-
-
-def test_the_options_of_a_loader_reach_its_iterators(one):
-    write(one.cache, one.files)
     flip = RandomFlip(1)
-    options = {"num_train": 5, "num_valid": 10, "augment": flip, "seed": 3}
-    train_iter, valid_iter = one.loader(4, **options)
+    train_iter, valid_iter = one.loader(4, num_train=5, num_valid=10, augment=flip, seed=3)
     assert train_iter.source.split(" and ")[1].startswith("10 validation images, of the ")
     assert train_iter.batch_size == 4 and train_iter.seed == 3 and train_iter.num_examples == 5
     assert train_iter.augment is flip and valid_iter.augment is None
@@ -266,11 +261,6 @@ def test_failed_download_is_not_tried_again_by_loading(one):
     assert one.fetch("good") == DOWNLOADED  # but it is when asked for
 
 
-def test_deadline(one, monkeypatch):
-    monkeypatch.setattr(download, "DOWNLOAD_SECONDS", -1)
-    assert "not downloaded: not done after" in one.why_not("good")
-
-
 @pytest.mark.parametrize("on, off", [("1", "0"), ("yes", "False"), ("TRUE", ""), ("2", " no ")])
 def test_offline(one, monkeypatch, on, off):
     monkeypatch.setenv("D2LRES_OFFLINE", on)
@@ -297,7 +287,11 @@ def test_chosen_folder(one, tmp_path, monkeypatch):
     assert one.fetch() == "from $D2LRES_DATA"
 
 
-def test_cache_that_cannot_be_written(one, tmp_path, faults):
+def test_no_time_and_no_place_for_a_download(one, tmp_path, monkeypatch, faults):
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "DOWNLOAD_SECONDS", -1)
+        assert "not downloaded: not done after" in one.why_not("good")
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     (tmp_path / "cache").write_text("a file where the folder should be")
     with faults("disk", "a file in place of the cache"):
         assert f"not downloaded: Not a directory: {tmp_path / 'cache'}" in one.why_not("good")
@@ -318,14 +312,8 @@ def test_no_home_for_a_cache(one, monkeypatch, tmp_path, faults):
 def test_threads_at_once_fetch_once(one):
     one.fetch("good", only=one.cache.parent / "elsewhere")  # sets the mirror
     one.seen.clear()
-    found = []
-    threads = [
-        threading.Thread(target=lambda: found.append(one.source.load().where)) for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        found = [*pool.map(lambda _: one.source.load().where, range(3))]
     assert DOWNLOADED in found and set(found) <= {DOWNLOADED, "from the user cache"}
     assert len(one.seen) == (1 if one.source.archive else 4)
 
@@ -400,11 +388,8 @@ def test_killed_at_any_moment(seed, process, web, faults):
 
 
 def test_data_needs_no_mxnet(tmp_path):
-    code = (
-        "import sys, d2lres, d2lres.data.augment, d2lres.data.cifar, d2lres.data.folder\n"
-        "d2lres.load_data_fashion_mnist(8); print('mxnet' in sys.modules)"
-    )
+    code = "import sys, d2lres, d2lres.data.augment, d2lres.data.cifar, d2lres.data.folder\n"
+    code += "d2lres.load_data_fashion_mnist(8); print('mxnet' in sys.modules)"
     environment = {"D2LRES_OFFLINE": "1", "HOME": str(tmp_path)}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.stdout.startswith("Fashion-MNIST: ") and done.stdout.endswith("\nFalse\n"), done
+    out = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert out.startswith("Fashion-MNIST: ") and out.endswith("\nFalse\n")
