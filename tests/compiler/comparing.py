@@ -3,9 +3,11 @@
 import json
 
 import mxnet as mx
+import networks
 import pytest
 from mxnet import autograd, np, npx
 from mxnet.gluon import nn
+from networks import in_a_row
 
 from d2lres import cifar_resnet, compile, resnet18, resnet_block
 from d2lres.runtime import machine
@@ -28,8 +30,7 @@ PRECISIONS = [
 
 
 def initialized(net, shape):
-    net.initialize(mx.init.Xavier())
-    net(np.ones(shape))
+    networks.initialized(net, shape)
     for param in net.collect_params().values():  # as after some training: nothing is 0 or 1
         if param.name.endswith(("gamma", "running_var")):
             param.set_data(np.random.uniform(0.5, 1.5, size=param.shape))
@@ -39,15 +40,9 @@ def initialized(net, shape):
 
 
 def small_net():
-    net = nn.HybridSequential()
-    net.add(
-        nn.Conv2D(16, kernel_size=3, padding=1),
-        resnet_block(16, 1, first_block=True),
-        resnet_block(32, 1),
-        nn.GlobalAvgPool2D(),
-        nn.Dense(3),
-    )
-    return initialized(net, (2, 1, 16, 16))
+    blocks = resnet_block(16, 1, first_block=True), resnet_block(32, 1)
+    end = nn.GlobalAvgPool2D(), nn.Dense(3)
+    return initialized(in_a_row(nn.Conv2D(16, 3, padding=1), *blocks, *end), (2, 1, 16, 16))
 
 
 def difference(a, b):

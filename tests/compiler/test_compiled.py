@@ -26,10 +26,18 @@ from comparing import (
 )
 from mxnet import autograd, gluon, np, npx
 from mxnet.gluon import nn
+from networks import imported, in_a_row
 
 from d2lres import Residual, cifar_resnet, compile
 from d2lres.compiler import compiled
 from d2lres.runtime import machine
+
+
+@pytest.fixture
+def small():
+    """A small network, a batch, and the network compiled for it."""
+    net, X = small_net(), np.random.uniform(size=(4, 1, 16, 16))
+    return net, X, compile(net, X, "float32")
 
 
 def test_float32_errs_no_more_than_the_network_itself(network):
@@ -90,10 +98,8 @@ def test_bfloat16_keeps_float32_parameters_and_gradients():
     assert 0 < difference(Y, exact) < 0.05
 
 
-def test_to_train_it_is_to_train_the_network(tmp_path):
-    net = small_net()
-    X = np.random.uniform(size=(4, 1, 28, 28))
-    fast = compile(net, X, "float32")
+def test_to_train_it_is_to_train_the_network(small, tmp_path):
+    net, X, fast = small
     trainer = gluon.Trainer(fast.collect_params(), "sgd", {"learning_rate": 0.1})
     before = net[0].weight.data().copy()
     outputs_and_gradients(fast, [], X)
@@ -105,10 +111,8 @@ def test_to_train_it_is_to_train_the_network(tmp_path):
     assert difference(other(X), fast(X)) <= 5e-6
 
 
-def test_frozen_parameters_stay():
-    net = small_net()
-    X = np.random.uniform(size=(4, 1, 28, 28))
-    fast = compile(net, X, "float32")
+def test_frozen_parameters_stay(small):
+    net, X, fast = small
     net[0].collect_params().setattr("grad_req", "null")
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
     before = [p.data().copy() for p in (net[0].weight, net[4].weight)]
@@ -211,7 +215,7 @@ OF_FAULTS = [pytest.param(switches, marks=pytest.mark.faults) for switches in SW
 
 @pytest.mark.parametrize("switches", SWITCHES[:1] + OF_FAULTS)
 def test_what_is_switched_on_in_mxnet_changes_nothing(switches):
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
     env |= dict(switch.split("=") for switch in switches.split())
     command = [sys.executable, "-c", SWITCHED]
     run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
@@ -260,10 +264,8 @@ def test_other_batches_than_the_one_traced(shape, training):
 
 
 @pytest.mark.parametrize("suffix", ["gamma", "beta", "running_mean", "weight", "bias"])
-def test_a_parameter_set_after_the_first_inference(suffix):
-    net = small_net()
-    X = np.random.uniform(size=(4, 1, 16, 16))
-    fast = compile(net, X, "float32")
+def test_a_parameter_set_after_the_first_inference(small, suffix):
+    net, X, fast = small
     before = fast(X).copy()
     for name, param in net.collect_params().items():
         if name.endswith(suffix):
@@ -274,29 +276,26 @@ def test_a_parameter_set_after_the_first_inference(suffix):
     assert difference(before, exact) > 0.01
 
 
-def test_batch_norm_that_moved_without_a_step():
-    net = small_net()
-    X = np.random.uniform(size=(4, 1, 16, 16))
-    fast = compile(net, X, "float32")
+CHANGES = {
+    "averages that moved without a step": lambda _, X, fast: outputs_and_gradients(fast, [], X),
+    "new weights for the old ones": lambda net, *_: net.initialize(
+        mx.init.Normal(0.1), force_reinit=True
+    ),
+    "a layer exchanged": lambda net, *_: net._children.update({"1": nn.Activation("sigmoid")}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_after_the_first_inference(small, change):
+    net, X, fast = small
     before = fast(X).copy()
-    outputs_and_gradients(fast, [], X)
+    CHANGES[change](*small)
     assert difference(fast(X), net(X)) < 5e-6
     assert difference(before, net(X)) > 0.001
 
 
-def test_new_weights_for_the_old_ones():
-    net = small_net()
-    X = np.random.uniform(size=(4, 1, 16, 16))
-    fast = compile(net, X, "float32")
-    fast(X)
-    net.initialize(mx.init.Normal(0.1), force_reinit=True)
-    assert difference(fast(X), net(X)) < 5e-6
-
-
-def test_a_layer_and_its_parameters_added_afterwards():
-    net = small_net()
-    X = np.random.uniform(size=(4, 1, 16, 16))
-    fast = compile(net, X, "float32")
+def test_a_layer_and_its_parameters_added_afterwards(small):
+    net, X, fast = small
     fast(X)
     net.add(nn.Dense(7))
     net[5].initialize()
@@ -306,18 +305,9 @@ def test_a_layer_and_its_parameters_added_afterwards():
     assert abs(gradient).max() > 0
 
 
-def test_a_layer_exchanged():
-    net = small_net()
-    X = np.random.uniform(size=(4, 1, 16, 16))
-    fast = compile(net, X, "float32")
-    net._children["1"] = nn.Activation("sigmoid")
-    assert difference(fast(X), net(X)) < 5e-6
-
-
-def test_compiling_twice_is_compiling_once():
-    net = small_net()
-    X = np.random.uniform(size=(4, 1, 16, 16))
-    assert compile(compile(net, X, "float32"), X, "float32").net is net
+def test_compiling_twice_is_compiling_once(small):
+    net, X, fast = small
+    assert compile(fast, X, "float32").net is net
 
 
 class Two(nn.HybridBlock):
@@ -372,8 +362,8 @@ def test_what_cannot_be_compiled(what):
 
 
 @pytest.mark.parametrize("convert", [np.ndarray.asnumpy, np.ndarray.as_nd_ndarray])
-def test_arrays_of_others(convert):
-    net, X = small_net(), np.random.uniform(size=(4, 1, 16, 16))
+def test_arrays_of_others(small, convert):
+    net, X, _ = small
     assert difference(compile(net, convert(X), "float32")(X), net(X)) <= 5e-6
 
 
@@ -389,9 +379,8 @@ def test_errors_of_a_block_come_through():
         fast(np.ones((4, 6, 16, 16), dtype="int32"))
 
 
-def test_a_failed_call_on_a_changed_network_leaves_it_usable():
-    net, X = small_net(), np.ones((4, 1, 16, 16))
-    fast = compile(net, X, "float32")
+def test_a_failed_call_on_a_changed_network_leaves_it_usable(small):
+    net, X, fast = small
     net.add(nn.Conv2D(3, 3, in_channels=3))
     net[5].initialize()
     with pytest.raises(ValueError, match="takes no batch of shape"):
@@ -403,14 +392,10 @@ def test_a_failed_call_on_a_changed_network_leaves_it_usable():
 
 @pytest.mark.filterwarnings("ignore:Cannot decide type")  # of the images, says MXNet
 def test_an_imported_network_alone_and_as_a_part(tmp_path):
-    net, X = small_net(), np.random.uniform(size=(4, 1, 16, 16))
-    net.hybridize()
-    net(X)
-    net.export(str(tmp_path / "net"))
-    files = [str(tmp_path / name) for name in ("net-symbol.json", "net-0000.params")]
-    imported, whole = gluon.SymbolBlock.imports(files[0], ["data"], files[1]), nn.HybridSequential()
-    assert_same_gradients(imported, X)
-    whole.add(imported, nn.Dense(5))
+    X = np.random.uniform(size=(4, 1, 16, 16))
+    net = imported(small_net(), X, tmp_path)
+    assert_same_gradients(net, X)
+    whole = in_a_row(net, nn.Dense(5))
     whole[1].initialize()
     assert difference(compile(whole, X, "float32")(X), whole(X)) <= 5e-6
 

@@ -1,6 +1,7 @@
 """Which precision is chosen, and what is remembered of the choice."""
 
 import json
+import types
 
 import mxnet as mx
 import pytest
@@ -10,7 +11,7 @@ from mxnet.gluon import nn
 
 from d2lres import compile, freeze, unfreeze
 from d2lres.compiler import compiled, precision
-from d2lres.runtime import machine
+from d2lres.runtime import cores, machine
 
 
 def test_a_processor_without_bfloat16(monkeypatch):
@@ -44,6 +45,32 @@ def test_auto_measures_once_and_leaves_the_network_alone(own_cache, pretended_bf
     for spoilt in ("not JSON", "[]"):
         path.write_text(spoilt)
         assert compile(net, X).precision in ("float32", "bfloat16")
+
+
+def test_what_was_measured_beside_others_is_used_but_not_remembered(
+    own_cache, pretended_bfloat16, monkeypatch
+):
+    monkeypatch.setattr(cores.Watch, "others", lambda self: 0.5)
+    net, X = small_net(), np.random.uniform(size=(4, 1, 16, 16))
+    assert compile(net, X).seconds and not (own_cache / "precision.json").exists()
+    monkeypatch.setattr(cores.Watch, "others", lambda self: 0.1)
+    assert compile(net, X).seconds and (own_cache / "precision.json").exists()
+
+
+def test_a_plan_that_falls_behind_is_not_measured_again(pretended_bfloat16, monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: clock[0])
+
+    def run(plan, X):
+        calls.append(plan)
+        clock[0] += {0: 1.0, 1: 1.1, 2: 3.0, 3: 2.0}[precision._PLANS.index(plan)]
+        return X
+
+    traced = types.SimpleNamespace(draws=False)
+    seconds, is_finite = precision._seconds(traced, np.ones(1), lambda plan: plan, run)
+    counts = [calls.count(plan) for plan in precision._PLANS]
+    assert counts == [4, 4, 2, 2] and is_finite
+    assert [*seconds.values()] == pytest.approx([1.0, 1.1, 3.0, 2.0])
 
 
 def test_without_a_cache_it_is_measured_every_time(pretended_bfloat16, monkeypatch):

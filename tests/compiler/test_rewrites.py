@@ -19,6 +19,7 @@ from comparing import (
 )
 from mxnet import np
 from mxnet.gluon import nn
+from networks import in_a_row
 
 from d2lres import (
     BasicBlock,
@@ -36,8 +37,7 @@ from d2lres.compiler.rewrites import for_training, in_bfloat16, narrow_convoluti
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck, PreActResidual])
 def test_every_block_and_its_plain_twin(block, residual):
-    net = nn.HybridSequential()
-    net.add(
+    net = in_a_row(
         nn.Conv2D(16, kernel_size=3, use_bias=False),
         block(64, 16, strides=2, shortcut="A", residual=residual),
         block(64, 64, residual=residual),
@@ -168,10 +168,8 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_of_all_kinds(name):
     """What is rewritten in one place could be wrong, without a word, where it meets another."""
-    net = nn.HybridSequential()
-    net.add(*LAYERS[name]())
     X = np.random.uniform(-1, 1, size=(4, 3, 12, 12))
-    assert_same_gradients(initialized(net, X.shape), X)
+    assert_same_gradients(initialized(in_a_row(*LAYERS[name]()), X.shape), X)
 
 
 class Sum(nn.HybridBlock):
@@ -213,9 +211,8 @@ class RandomNetwork(nn.HybridBlock):
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("num_channels", [16, 12])
 def test_random_networks(num_channels, seed):
-    net = nn.HybridSequential()
     rng, X = random.Random(seed), np.random.uniform(-1, 1, size=(4, 3, 8, 8))
-    net.add(nn.Conv2D(num_channels, 3), RandomNetwork(rng, num_channels))
+    net = in_a_row(nn.Conv2D(num_channels, 3), RandomNetwork(rng, num_channels))
     for layer in net[1].layers if seed % 2 else ():
         if rng.random() < 0.4:
             freeze(layer)
@@ -252,8 +249,7 @@ class Scaled(nn.HybridBlock):
 @pytest.mark.parametrize("first", [[], [Scaled()], [nn.Conv2D(16, 5, padding=2)]])
 def test_batch_norm_of_images_in_plain_layout(first):
     """Fused with its ReLU before a convolution, it would compute wrong gradients without a word."""
-    net = nn.HybridSequential()
-    net.add(*first, nn.BatchNorm(), nn.Activation("relu"), nn.Conv2D(16, 3, padding=1))
+    net = in_a_row(*first, nn.BatchNorm(), nn.Activation("relu"), conv(16))
     X = np.random.uniform(size=(4, 16, 3, 3))
     fast = assert_same_gradients(initialized(net, X.shape), X)
     assert "_contrib_BatchNormWithReLU" not in operators(fast)
@@ -261,8 +257,8 @@ def test_batch_norm_of_images_in_plain_layout(first):
 
 def test_a_batch_norm_over_another_axis_is_not_folded():
     """Of as many columns as channels nothing would tell the one from the other."""
-    net, X = nn.HybridSequential(), np.random.uniform(size=(4, 3, 12, 12))
-    net.add(conv(12), nn.BatchNorm(axis=3), nn.Activation("relu"))
+    X = np.random.uniform(size=(4, 3, 12, 12))
+    net = in_a_row(conv(12), nn.BatchNorm(axis=3), nn.Activation("relu"))
     assert difference(compile(initialized(net, X.shape), X, "float32")(X), net(X)) <= 5e-6
 
 
@@ -323,10 +319,8 @@ def test_what_is_computed_in_bfloat16(name, num_heavy, min_channels, num_exact):
     ],
 )
 def test_convolutions_as_matrix_products(kernel, padding, strides, size, as_product):
-    net = nn.HybridSequential()
-    net.add(nn.Conv2D(5, kernel, strides, padding))
     X = np.random.normal(size=(4, 3, size, size))
-    initialized(net, X.shape)
+    net = initialized(in_a_row(nn.Conv2D(5, kernel, strides, padding)), X.shape)
     net[0].bias.set_data(np.random.normal(size=5))
     fast, params = compile(net, X, "float32"), list(net.collect_params().values())
     assert ("FullyConnected" in operators(fast)) == as_product

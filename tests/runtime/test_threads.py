@@ -8,6 +8,7 @@ import numpy as onp
 import pytest
 from mxnet import np, npx
 from mxnet.gluon import nn
+from networks import imported, in_a_row, initialized
 
 import d2lres
 
@@ -20,18 +21,13 @@ def in_a_thread(function):
 
 
 def network():
-    net = nn.HybridSequential()
-    net.add(nn.Conv2D(4, 3, padding=1), nn.BatchNorm(), nn.Activation("relu"))
-    net.add(d2lres.resnet_block(4, 1), nn.GlobalAvgPool2D(), nn.Dense(3))
-    net.initialize(mx.init.Xavier())
-    return net
+    layers = nn.Conv2D(4, 3, padding=1), nn.BatchNorm(), nn.Activation("relu")
+    end = d2lres.resnet_block(4, 1), nn.GlobalAvgPool2D(), nn.Dense(3)
+    return initialized(in_a_row(*layers, *end))
 
 
 def explained(function):
-    net = d2lres.cifar_resnet(8, num_classes=3)
-    net.initialize(mx.init.Xavier())
-    net(X)
-    return function(net)
+    return function(initialized(d2lres.cifar_resnet(8, num_classes=3), X.shape))
 
 
 CALLS = {
@@ -72,26 +68,12 @@ def test_export_and_weights_in_a_thread(tmp_path):
     assert in_a_thread(save)
 
 
-def hybridized(net):
-    net.hybridize()
-    return net
-
-
-def imported(net, folder):
-    net.hybridize()
-    net(X)
-    net.export(str(folder / "net"))
-    return mx.gluon.SymbolBlock.imports(
-        f"{folder}/net-symbol.json", ["data"], f"{folder}/net-0000.params"
-    )
-
-
 FIRST_CALLS = {
     "whose weights are to be made": lambda net, _: net,
-    "that is to be traced": lambda net, _: hybridized(net),
+    "that is to be traced": lambda net, _: (net.hybridize(), net)[1],
     "with static memory": lambda net, _: (net.hybridize(True, static_alloc=True), net)[1],
     "compiled": lambda net, _: d2lres.compile(net, X, "float32"),
-    "imported": imported,
+    "imported": lambda net, folder: imported(net, X, folder),
 }
 
 
