@@ -118,7 +118,7 @@ def test_all_that_has_to_be_taught_is_taught():
 
 # ------------------------------------------------------------------ the cell is the other library
 
-REFERENCES = {"pytorch": ("make_torch.py", "Residual"), "keras": ("make_keras.py", "residual")}
+REFERENCES = {"pytorch": ("twins.py", "Residual"), "keras": ("make_keras.py", "residual")}
 
 
 def references(lesson):

@@ -27,3 +27,9 @@ def draw(name, shape):
     tensor *= np.float32(high - low)
     tensor += np.float32(low)
     return tensor
+
+
+def sampled(tensor, most=16):
+    """Return at most so many numbers of a tensor, from all over it, as a flat array."""
+    flat = np.ravel(tensor)
+    return flat[:: -(-flat.size // most)]

@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from draw import draw
-from torch import nn
 from torch.nn import functional as F
+from twins import Residual
 
 # torchvision's compiled operators, which no residual network uses, need not be there
 for operator in ("nms", "qnms"):
@@ -51,27 +51,6 @@ def reference_of_resnet(depth):
     print(f"resnet{depth}: {len(state)} tensors, outputs from {Y.min():.3f} to {Y.max():.3f}")
     tensors = [" ".join([name, *map(str, t.shape)]) for name, t in state.items()]
     return {f"{depth}/tensors": "\n".join(tensors), f"{depth}/Y": Y}
-
-
-class Residual(nn.Module):
-    """The residual block in PyTorch."""
-
-    def __init__(self, in_channels, num_channels, use_1x1conv=False, strides=1):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, num_channels, 3, padding=1, stride=strides)
-        self.conv2 = nn.Conv2d(num_channels, num_channels, 3, padding=1)
-        self.conv3 = None
-        if use_1x1conv:
-            self.conv3 = nn.Conv2d(in_channels, num_channels, 1, stride=strides)
-        self.bn1 = nn.BatchNorm2d(num_channels)
-        self.bn2 = nn.BatchNorm2d(num_channels)
-
-    def forward(self, X):
-        Y = F.relu(self.bn1(self.conv1(X)))
-        Y = self.bn2(self.conv2(Y))
-        if self.conv3:
-            X = self.conv3(X)
-        return F.relu(Y + X)
 
 
 def reference_of_block():
