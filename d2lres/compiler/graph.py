@@ -18,23 +18,11 @@ __all__ = ["Graph", "Traced", "attrs_of", "traced"]
 
 
 def traced(net, training=True):
-    """Trace a network into a graph with one input, ``data``; no array is made or changed.
+    """Trace a network, initialised or not, into a graph with one input, ``data``.
 
-    Parameters
-    ----------
-    net : HybridBlock
-        Initialised or not. Its forward hooks are not called.
-    training : bool, default True
-        What ``autograd.is_training()`` says meanwhile.
-
-    Returns
-    -------
-    mxnet.symbol.Symbol
-
-    Raises
-    ------
-    TypeError
-        If ``net`` is not a HybridBlock, computes what no graph can, or has several outputs.
+    No array is made or changed, no forward hook called; ``autograd.is_training()`` says
+    ``training`` meanwhile. It is a TypeError if ``net`` is not a HybridBlock, computes what no
+    graph can, or has several outputs.
     """
     name = type(net).__name__
     if not isinstance(net, gluon.HybridBlock):

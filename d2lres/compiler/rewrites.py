@@ -54,10 +54,8 @@ def for_inference(symbol, input_shape):
         For each new input the parameter it is made from and the function that makes it.
     """
     graph, matrices = Graph(symbol, input_shape), {}
-    _leave_out_copies(graph)
-    _use_activation(graph)
-    _use_sum(graph)
-    _keep_from_folding(graph)
+    for rewrite in (_leave_out_copies, _use_activation, _use_sum, _keep_from_folding):
+        rewrite(graph)
     _use_matrix_products(graph, matrices)
     symbol = graph.symbol().optimize_for("MKLDNN")
     nodes = json.loads(symbol.tojson())["nodes"]
@@ -74,12 +72,8 @@ def in_bfloat16(symbol, exact):
     Parameters and their gradients stay float32, as do the convolutions whose names are in
     ``exact``.
     """
-    return amp.convert_symbol(
-        symbol,
-        target_dtype="bfloat16",
-        cast_optional_params=False,
-        excluded_sym_names=exact,
-    )
+    options = {"target_dtype": "bfloat16", "cast_optional_params": False}
+    return amp.convert_symbol(symbol, excluded_sym_names=exact, **options)
 
 
 def narrow_convolutions(symbol, input_shape, min_channels):
@@ -270,7 +264,6 @@ def _use_matrix_products(graph, matrices=None):
         corners = _windows(size[1:], out[1:], attrs_of(node))
         if not corners:
             continue
-        num_hidden = out[0] * len(corners)
         if matrices is None:
             matrix = _matrix(graph, weight, size, out, corners)
         else:
@@ -278,7 +271,7 @@ def _use_matrix_products(graph, matrices=None):
             matrices[graph.node(matrix)["name"]] = name, _matrix_maker(size[1:], corners)
         if bias:
             bias = [graph.add("repeat", bias, repeats=len(corners))]
-        options = {"num_hidden": num_hidden, "no_bias": not bias, "flatten": True}
+        options = {"num_hidden": out[0] * len(corners), "no_bias": not bias, "flatten": True}
         product = graph.add("FullyConnected", [data, matrix, *bias], **options)
         graph.replace(node, "Reshape", [product], shape=(-1, *out))
         count += 1
@@ -312,10 +305,8 @@ def _windows(size, out, attrs):
     """Return where in its kernel each output pixel meets the input, if it meets the whole of it."""
     if len(size) != 2 or attrs["num_group"] != 1 or attrs["dilate"] != (1, 1):
         return None
-    begins = []
-    for n, m, k, s, p in zip(
-        size, out, attrs["kernel"], attrs["stride"], attrs["pad"], strict=True
-    ):
+    begins, windows = [], (attrs[name] for name in ("kernel", "stride", "pad"))
+    for n, m, k, s, p in zip(size, out, *windows, strict=True):
         begins.append([p - i * s for i in range(m)])
         if min(begins[-1]) < 0 or max(begins[-1]) + n > k:
             return None

@@ -172,28 +172,13 @@ def _with_labels(source, column, batch_size, **options):
 def read_records(
     path: Path, wanted: str | None = None, *, label_names: tuple[tuple[str, ...], ...]
 ) -> tuple[np.ndarray, str]:
-    """Read one file of the official binary layout.
+    """Read one file of the official binary layout, as `Source` asks for.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-    wanted : str, optional
-        Is not looked at: the archive was verified.
-    label_names : tuple of tuple of str
-        The names of each kind of label: a record is one byte for each kind, the last being that of
-        the finest classes, and 1,024 bytes each of red, green and blue.
-
-    Returns
-    -------
-    records : numpy.ndarray
-        uint8 of shape (n, 3073) or (n, 3074).
-    digest : str
-        Their SHA-256.
-
-    Raises
-    ------
-    ValueError
-        If the content is damaged, incomplete, or something else; if a label cannot be.
+    A record is one byte for each kind of label, the last being that of the finest classes, and
+    1,024 bytes each of red, green and blue; ``label_names`` are the names of each kind. Returned
+    are the records, uint8 of shape (n, 3073) or (n, 3074), and their SHA-256. It is a ValueError if
+    the content is damaged, incomplete, or something else; if a label cannot be. ``wanted`` is not
+    looked at: the archive was verified.
     """
     content, kinds = np.fromfile(path, np.uint8), len(label_names)
     size = kinds + 3 * 32 * 32
@@ -239,8 +224,7 @@ CIFAR10 = Source(
     mirrors=MIRRORS,
     ways={"downloaded": download_archive},
     archive=Archive(
-        "cifar-10-binary.tar.gz",
-        "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        "cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
     ),
 )
 CIFAR100 = dataclasses.replace(

@@ -135,26 +135,12 @@ def text_labels(indices: Iterable[int]) -> list[str]:
 
 
 def read_idx(path: Path, wanted: tuple | None = None) -> tuple[np.ndarray, tuple]:
-    """Read an IDX file of images or labels, compressed with gzip or not.
+    """Read an IDX file of images or labels, compressed with gzip or not, as `Source` asks for.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        If its name contains ``idx3`` or ``idx1``, only images or only labels will do.
-    wanted : (shape, digest), optional
-        What `content` must be.
-
-    Returns
-    -------
-    array : numpy.ndarray
-        uint8 of shape (n, height, width) or (n,).
-    content : (shape, digest)
-        Its shape, and the SHA-256 of the file before compression.
-
-    Raises
-    ------
-    ValueError
-        If the content is damaged, incomplete, or something else; if a label is not from 0 to 9.
+    The array is uint8 of shape (n, height, width) or (n,); its content is identified by (shape,
+    SHA-256 of the file before compression). If the name contains ``idx3`` or ``idx1``, only images
+    or only labels will do. It is a ValueError if the file is damaged, incomplete, or something
+    else; if a label is not from 0 to 9.
     """
     wanted_shape, wanted_digest = wanted or (None, None)
     with open(path, "rb") as raw:

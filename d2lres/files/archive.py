@@ -17,20 +17,10 @@ __all__ = ["unpack"]
 def unpack(archive: Path, names: Iterable[str], folder: Path, limit: int) -> None:
     """Take the named files out of a ``.tar.gz``, one by one, and nothing else.
 
-    Parameters
-    ----------
-    archive, folder : pathlib.Path
-        From which and to where.
-    names : iterable of str
-        With the folders that the archive has them in; those are left out in ``folder``.
-    limit : int
-        Bytes that the archive has at most when it is decompressed.
-
-    Raises
-    ------
-    ValueError
-        If the archive is damaged or longer, lacks one of the files, or contains anything but files
-        and folders with relative names: links, devices, ``/etc/passwd``, ``../evil``.
+    The names have the folders that the archive has them in; those are left out in ``folder``. It is
+    a ValueError if the archive is damaged, lacks one of the files, has more than ``limit`` bytes
+    when it is decompressed, or contains anything but files and folders with relative names: links,
+    devices, ``/etc/passwd``, ``../evil``.
     """
     missing = set(names)
     try:

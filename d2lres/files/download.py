@@ -42,19 +42,10 @@ def in_few_words(error: Exception) -> str:
 def fetch(urls: Iterable[str], file: Path, limit: int, check: Callable, deadline: float) -> None:
     """Download one file from the first of several addresses that has it whole and right.
 
-    Until then it is called ``file.part``. If that exists, the download goes on where it ended. If
-    no address has the file, an OSError says why not, for each.
-
-    Parameters
-    ----------
-    urls : iterable of str
-    file : pathlib.Path
-    limit : int
-        Bytes that the file has at most.
-    check : callable
-        ``check(path)`` raises ValueError if the content is wrong.
-    deadline : float
-        When to give up, by `time.monotonic`.
+    Until then it is called ``file.part``. If that exists, the download goes on where it ended.
+    ``limit`` is the bytes that the file has at most; ``check(path)`` raises ValueError if the
+    content is wrong; ``deadline`` is when to give up, by `time.monotonic`. If no address has the
+    file, an OSError says why not, for each.
     """
     part, problems = file.with_name(f"{file.name}.part"), []
     for url in urls:

@@ -137,22 +137,18 @@ def _only(attrs, **known):
             raise ValueError(f"{name}={attrs[name]}")
 
 
-def _simply(op):
-    return lambda attrs: [(op, {})]
-
-
 _CHAINS = {
     "Activation": _activation,
     "BatchNorm": _batch_norm,
     "Convolution": _convolution,
-    "Dropout": _simply("Identity"),
-    "Flatten": _simply("Flatten"),
+    "Dropout": lambda attrs: [("Identity", {})],
+    "Flatten": lambda attrs: [("Flatten", {})],
     "FullyConnected": _dense,
     "Pooling": _pooling,
-    "_npi_add": _simply("Add"),
+    "_npi_add": lambda attrs: [("Add", {})],
     "_npi_concatenate": lambda attrs: [("Concat", {"axis": attrs["axis"]})],
     "_npi_full_like": _full_like,
-    "_npx_relu": _simply("Relu"),
+    "_npx_relu": lambda attrs: [("Relu", {})],
 }
 
 

@@ -19,23 +19,10 @@ __all__ = ["load_keras_weights", "load_torch_weights", "save_torch_weights"]
 
 npx.set_np()
 
-# what a layer's parameters are called elsewhere
-_TORCH = {
-    "weight": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "running_mean": "running_mean",
-    "running_var": "running_var",
-}
-_KERAS = {
-    "weight": "kernel",
-    "bias": "bias",
-    "gamma": "gamma",
-    "beta": "beta",
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
-}
+_PARAMS = ("weight", "bias", "gamma", "beta", "running_mean", "running_var")
+# which of them are called something else elsewhere
+_TORCH = {"gamma": "weight", "beta": "bias"}
+_KERAS = {"weight": "kernel", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
 def load_torch_weights(net: gluon.HybridBlock, path: str | os.PathLike) -> None:
@@ -213,12 +200,12 @@ def _wanted(layers, names, transposed):
     """Return what each parameter of the layers is called in a file, by name."""
     wanted = {}
     for prefix, layer in layers.items():
-        for ours, theirs in names.items():
-            param = getattr(layer, ours, None)
+        for name in _PARAMS:
+            param = getattr(layer, name, None)
             if param is not None:
                 ndim = len(param.shape)
                 axes = transposed.get(ndim, tuple(range(ndim)))
-                wanted[prefix + theirs] = _Wanted(param, layer, axes)
+                wanted[prefix + names.get(name, name)] = _Wanted(param, layer, axes)
     return wanted
 
 
