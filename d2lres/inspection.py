@@ -28,18 +28,12 @@ npx.set_np()
 class Layer(NamedTuple):
     """A line of a summary: one layer, or several that stand in one block.
 
-    Attributes
-    ----------
-    name : str
-        Where it stands: ``1.0.conv2`` is ``net[1][0].conv2``. What a block computes by itself, such
-        as the sum of its shortcut, stands under the block's name.
-    output_shape : tuple of int
-        With a batch axis if ``input_shape`` has one.
-    num_params, num_others : int
-        Parameters that are trained, those that several layers share counted for the first; and the
-        rest: running averages of batch normalisation, and what was frozen by ``grad_req="null"``.
-    multiply_adds : int
-        Of a convolution or dense layer, forward, without its bias.
+    ``name`` is where it stands: ``1.0.conv2`` is ``net[1][0].conv2``. What a block computes by
+    itself, such as the sum of its shortcut, stands under the block's name. ``output_shape`` has a
+    batch axis if ``input_shape`` has one. ``num_params`` counts the trainable parameters, those
+    that several layers share for the first; ``num_others`` the running averages of batch
+    normalisation and what was frozen by ``grad_req="null"``; ``multiply_adds`` those of a
+    convolution or dense layer, forward, without its bias.
     """
 
     name: str
@@ -273,16 +267,10 @@ def _block_kind(block):
 
 
 class LayerStats(NamedTuple):
-    """What ``layer_stats`` measures of one convolution.
+    """What ``layer_stats`` measures of one convolution, with its name as in ``summary``.
 
-    Attributes
-    ----------
-    name : str
-        Where it stands, as in ``summary``.
-    response_std : float
-        Standard deviation of its response over all images, channels and pixels.
-    gradient_norm : float
-        Euclidean norm of the gradient of its weights.
+    ``response_std`` is the standard deviation of its response over all images, channels and pixels,
+    ``gradient_norm`` the Euclidean norm of the gradient of its weights.
     """
 
     name: str
@@ -316,12 +304,10 @@ def layer_stats(net: gluon.HybridBlock, X: np.ndarray, y: np.ndarray) -> list[La
 
     Raises
     ------
-    TypeError
-        If ``net`` is not a HybridBlock, or cannot be traced.
+    TypeError, RuntimeError
+        If ``net`` is not a HybridBlock, or cannot be traced; if it has not been initialised.
     ValueError
         If X is none of the above, there is not one label for each image, or one is out of range.
-    RuntimeError
-        If the network has not been initialised.
     """
     X = checks.images(X, "layer_stats")
     y = np.array(checks.labels(y, len(X)), ctx=X.ctx)
@@ -340,10 +326,12 @@ def layer_stats(net: gluon.HybridBlock, X: np.ndarray, y: np.ndarray) -> list[La
     weights = [graph.node(conv["inputs"][1])["name"] for conv in convs]
     outputs, gradients = _run(symbol, responses, params, weights, X, y)
     paths = _Paths(dict(_blocks(net)))
-    return [
-        LayerStats(paths.of(conv, _kind(conv)), _std(output), _norm(gradients[weight]))
-        for conv, output, weight in zip(convs, outputs, weights, strict=True)
-    ]
+    stats = []
+    for conv, output, weight in zip(convs, outputs, weights, strict=True):
+        std = output.asnumpy().std(dtype="float64")
+        norm = onp.linalg.norm(gradients[weight].asnumpy().astype("float64"))
+        stats.append(LayerStats(paths.of(conv, _kind(conv)), float(std), float(norm)))
+    return stats
 
 
 def _longest_way(graph):
@@ -362,7 +350,7 @@ def _longest_way(graph):
 
 def _response(graph, conv):
     """Return the batch normalisation behind a convolution, or the convolution itself."""
-    users = [n for n in graph.nodes if any(graph.node(e) is conv for e in n["inputs"])]
+    users = [graph.nodes[number] for number in graph.takers(graph.number(conv))]
     return users[0] if [n["op"] for n in users] == ["BatchNorm"] else conv
 
 
@@ -379,14 +367,6 @@ def _run(symbol, responses, params, weights, X, y):
         l = gluon.loss.SoftmaxCrossEntropyLoss()(Y, y).mean()
     l.backward()
     return outputs, {name: arrays[name].grad for name in weights}
-
-
-def _std(array):
-    return float(array.asnumpy().std(dtype="float64"))
-
-
-def _norm(array):
-    return float(onp.linalg.norm(array.asnumpy().astype("float64")))
 
 
 def _in_parts(net, X, y):
@@ -458,12 +438,11 @@ def grad_cam(net, X, y):
 
     Raises
     ------
-    TypeError
-        If ``net`` does not show its layers, as one that was imported, or has no feature maps.
+    TypeError, RuntimeError
+        If ``net`` does not show its layers, as one that was imported, or has no feature maps; if it
+        has not been initialised.
     ValueError
         If X is not a batch of images, there is not one class for each, or one is out of range.
-    RuntimeError
-        If the network has not been initialised.
     """
     body, head = net[:-2], net[-2:]
     maps = body(X)

@@ -32,13 +32,12 @@ def evaluate_accuracy(net: gluon.Block, data_iter, device: mx.Context | None = N
 
     Raises
     ------
-    TypeError
-        If ``net`` is no network, or ``data_iter`` gives no pairs.
+    TypeError, RuntimeError
+        If ``net`` is no network, or ``data_iter`` gives no pairs; if ``net`` has not been
+        initialised.
     ValueError
         If ``data_iter`` is empty, images, labels or scores are of another shape or dtype, or a
         label is out of range.
-    RuntimeError
-        If the network has not been initialised.
     """
     home = checks.device_of(net)
     device = checks.one_device(device) or home

@@ -44,13 +44,6 @@ def replace_head(net: gluon.HybridBlock, num_classes: int) -> nn.HybridSequentia
     is, but shares all parameters except those of its last layer with the new network: what one
     learns there, the other has learned.
 
-    Parameters
-    ----------
-    net : HybridBlock
-        As for ``features``, initialised.
-    num_classes : int
-        Length of the new output vector.
-
     Raises
     ------
     TypeError, ValueError, RuntimeError

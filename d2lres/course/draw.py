@@ -75,16 +75,10 @@ def _chain(ax, y, title, layers):
 def draw_block(use_1x1conv: bool = False, preact: bool = False) -> Figure:
     """Draw two blocks side by side: a plain and a residual one, or two residual ones.
 
-    They are those of the book's figures 8.6.2 and 8.6.3, and of He et al., Identity Mappings in
-    Deep Residual Networks (2016), figure 1.
-
-    Parameters
-    ----------
-    use_1x1conv : bool, default False
-        False: plain and residual. True: residual, with the identity and with a 1x1 convolution on
-        the shortcut.
-    preact : bool, default False
-        True: residual, with the activations behind the convolutions and in front of them.
+    By default they are those of the book's figure 8.6.2. With ``use_1x1conv`` both are residual,
+    with the identity and with a 1x1 convolution on the shortcut (figure 8.6.3); with ``preact``
+    with the activations behind the convolutions and in front of them (He et al., Identity Mappings
+    in Deep Residual Networks, 2016, figure 1).
     """
     fig, ax = _canvas(8.6, 5.9)
     if preact:
@@ -142,13 +136,9 @@ def _block(ax, x, title, shortcut=None, preact=False):
 def draw_network(size: int = 96) -> Figure:
     """Draw ResNet-18: every layer with weights is a numbered bar, every shortcut an arc.
 
-    A bar is the taller, the larger the image that leaves the layer (on a logarithmic scale). The
-    layers are those of He et al., Deep Residual Learning for Image Recognition (2016), table 1.
-
-    Parameters
-    ----------
-    size : int, default 96
-        Height and width of the input in pixels, at least 1; else a ValueError.
+    A bar is the taller, the larger the image that leaves the layer (on a logarithmic scale);
+    ``size`` is the height and width of the input in pixels. The layers are those of He et al., Deep
+    Residual Learning for Image Recognition (2016), table 1.
     """
     size = whole("size", size)
     fig, ax = _canvas(10.8, 4.6)

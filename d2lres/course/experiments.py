@@ -124,16 +124,13 @@ def _saved(net, path):
 def measure(
     net: gluon.HybridBlock, train_iter, test_iter, is_cifar100: bool = False
 ) -> dict[str, Any]:
-    """Look at a trained network more closely.
+    """Look at a trained network more closely; return, by name:
 
-    Returns
-    -------
-    dict
-        ``"class_acc"``: the accuracy in each class; ``"top1_acc"`` and ``"top5_acc"``: the share of
-        test images whose label has the highest score, or one of the five highest; ``"train_acc"``:
-        the accuracy on the training images as they are, not augmented; ``"layer_stats"``: see
-        there, of the next batch of training images; ``"coarse_acc"``, for the fine classes of
-        CIFAR-100: the share of test images taken for a class of the right coarse class.
+    ``"class_acc"``: the accuracy in each class; ``"top1_acc"`` and ``"top5_acc"``: the share of
+    test images whose label has the highest score, or one of the five highest; ``"train_acc"``: the
+    accuracy on the training images as they are, not augmented; ``"layer_stats"``: see there, of the
+    next batch of training images; ``"coarse_acc"``, for the fine classes of CIFAR-100: the share of
+    test images taken for a class of the right coarse class.
     """
     X, y = next(iter(train_iter))
     fast, stats = compile(net, X), layer_stats(net, X, y)
@@ -177,7 +174,9 @@ def transfer_experiment(
     all methods alike; the test images are looked at only after that, once for each seed. (The
     question is that of Kornblith et al., Do Better ImageNet Models Transfer Better?, 2019.)
 
-    Every trial is recorded when it ends. Called again after an interruption, it goes on.
+    Every trial is recorded when it ends. Called again after an interruption, it goes on. It is a
+    FileNotFoundError if CIFAR-10 or the pre-trained weights are not there, and an OSError, before
+    the training, if ``record`` cannot be written.
 
     Returns
     -------
@@ -185,13 +184,6 @@ def transfer_experiment(
         The trials: ``"images"`` ("validation" or "test"), ``"method"``, ``"num_train"``,
         ``"seed"``, ``"lr"``, ``"num_steps"`` and ``"acc"``, the share of those images that were
         classified correctly.
-
-    Raises
-    ------
-    FileNotFoundError
-        If CIFAR-10 or the pre-trained weights are not there.
-    OSError
-        If ``record`` cannot be written; this is found before the training.
     """
     how = {"normalize": (CIFAR100_MEAN, CIFAR100_STD)}  # as the features know it
     augment = Compose([RandomCrop(padding=4), RandomFlip()])

@@ -89,13 +89,8 @@ class Recipe(NamedTuple):
         """Return MXNet's scheduler for epochs of so many batches; ValueError if there is none."""
         num_steps = self.num_epochs * num_batches
         if self.schedule == "one cycle":
-            return mx.lr_scheduler.CosineScheduler(
-                num_steps,
-                self.lr,
-                final_lr=0,
-                warmup_steps=int(self.warmup * num_steps),
-                warmup_begin_lr=self.lr / 20,
-            )
+            rise = {"warmup_steps": int(self.warmup * num_steps), "warmup_begin_lr": self.lr / 20}
+            return mx.lr_scheduler.CosineScheduler(num_steps, self.lr, final_lr=0, **rise)
         if self.schedule == "steps":
             steps = [num_steps // 2, num_steps * 3 // 4]
             return mx.lr_scheduler.MultiFactorScheduler(steps, factor=0.1, base_lr=self.lr)
@@ -190,12 +185,8 @@ RECIPES = {
         for kind in ("plain", "resnet")
         for depth in (20, 56)
     },
-    **{
-        f"{kind}110": _CIFAR10._replace(
-            options={"depth": 110, "preact": kind == "preact"}, num_epochs=3
-        )
-        for kind in ("resnet", "preact")
-    },
+    "resnet110": _CIFAR10._replace(options={"depth": 110, "preact": False}, num_epochs=3),
+    "preact110": _CIFAR10._replace(options={"depth": 110, "preact": True}, num_epochs=3),
     "few": _FEW,
     "few-crop-flip": _FEW._replace(augment=_CIFAR10.augment),
     "few-cutout": _FEW._replace(augment=(*_CIFAR10.augment, Cutout(8))),

@@ -244,8 +244,9 @@ class ColorJitter(Augmentation):
                 "ColorJitter expects images with 1 channel (grey) or 3 (red, green, blue), got "
                 f"the shape {images.shape}: give it the channels of colour alone."
             )
+        size = (len(images), 1, 1, 1)
         brightness, contrast, saturation = (
-            _beside(images, self._factor(b, len(images), rng))
+            _beside(images, rng.uniform(max(0, 1 - b), 1 + b, size).astype("float32"))
             for b in (self.brightness, self.contrast, self.saturation)
         )
         X = images.astype("float32") * brightness
@@ -254,9 +255,6 @@ class ColorJitter(Augmentation):
         if images.shape[1] == 3:
             X = X * saturation + _grey(X) * (1 - saturation)
         return _rounded(X, images.dtype)
-
-    def _factor(self, b, n, rng):
-        return rng.uniform(max(0, 1 - b), 1 + b, size=(n, 1, 1, 1)).astype("float32")
 
 
 class Cutout(Augmentation):
@@ -378,14 +376,11 @@ class MixUp(Augmentation):
                 "loader, write X, Y = MixUp(0.2)(X, y, rng, num_classes)."
             )
         self._check(X, rng)
-        num_classes = whole("num_classes", num_classes)
-        return self._mix(X, labels(y, len(X), num_classes), rng, num_classes)
-
-    def _mix(self, X, labels, rng, num_classes):
-        n, classes = len(X), np.eye(num_classes, dtype="float32")
+        n, num_classes = len(X), whole("num_classes", num_classes)
+        shares = np.eye(num_classes, dtype="float32")[labels(y, n, num_classes)]
         lam = rng.beta(self.alpha, self.alpha, size=(n, 1)).astype("float32")
         other = rng.permutation(n)
-        Y = lam * classes[labels] + (1 - lam) * classes[labels[other]]
+        Y = lam * shares + (1 - lam) * shares[other]
         weight, floats = _beside(X, lam.reshape(n, 1, 1, 1)), X.astype("float32")
         mixed = floats * weight + floats.take(_beside(X, other), axis=0) * (1 - weight)
         return _rounded(mixed, X.dtype), _beside(X, Y)
@@ -435,9 +430,7 @@ def _rounded(X, dtype):
 
 def _grey(X):
     """Return the brightness of grey or RGB images by ITU-R BT.601, with one channel."""
-    if X.shape[1] == 1:
-        return X
-    return 0.299 * X[:, :1] + 0.587 * X[:, 1:2] + 0.114 * X[:, 2:]
+    return X if X.shape[1] == 1 else 0.299 * X[:, :1] + 0.587 * X[:, 1:2] + 0.114 * X[:, 2:]
 
 
 # -------------------------------------------------------------------------------- the parameters

@@ -117,11 +117,9 @@ def read_image(path: str | os.PathLike, resize: int | tuple[int, int]) -> np.nda
 
     Raises
     ------
-    OSError
-        If the file cannot be opened.
-    ValueError
-        If it is no complete picture, or one of more than 90 million pixels, which could fill the
-        memory.
+    OSError, ValueError
+        If the file cannot be opened; if it is no complete picture, or one of more than 90 million
+        pixels, which could fill the memory.
     """
     path, (height, width) = expanded(path), height_width("resize", resize)
     with open(path, "rb") as file, warnings.catch_warnings():

@@ -73,37 +73,22 @@ class Source:
     Files are looked for in ``$D2LRES_DATA`` and in the user's cache, each with the subfolder
     ``folder``, and in ``places``; else they are fetched; else ``sample`` is taken.
 
-    Attributes
-    ----------
-    name, folder : str
-    files : dict of str to object
-        For each file what identifies its official content, as ``read`` returns it.
-    read : callable
-        ``read(path, wanted)`` returns the array in a file and what identifies its content, and
-        raises ValueError if it is damaged, or is not the ``wanted`` content, if that is given.
-    split : callable
-        ``split(arrays, paths)`` returns what to train and what to test with, from the arrays of
-        all files and where they were read: each ``(images, labels)``.
-    mirrors : tuple of str
-        Addresses of the folders that have the files, or the archive.
-    ways : dict of str to callable
-        ``way(source, folder)`` fills a folder; its name says what was done.
-    archive : Archive, optional
-    endings : tuple of str
-        What the name of a file may end in: ``.gz``.
-    places : tuple of Place
-    sample : Place, optional
+    ``read(path, wanted)`` returns the array in a file and what identifies its content, and raises
+    ValueError if it is damaged, or is not the ``wanted`` content, if that is given.
+    ``split(arrays, paths)`` returns what to train and what to test with, from the arrays of all
+    files and where they were read: each ``(images, labels)``. ``way(source, folder)`` fills a
+    folder.
     """
 
     name: str
     folder: str
-    files: dict[str, Any]
+    files: dict[str, Any]  # what identifies the official content of each, as read returns it
     read: Callable
     split: Callable
-    mirrors: tuple[str, ...]
-    ways: dict[str, Callable]
+    mirrors: tuple[str, ...]  # addresses of the folders that have the files, or the archive
+    ways: dict[str, Callable]  # by what is said to have been done
     archive: Archive | None = None
-    endings: tuple[str, ...] = ("",)
+    endings: tuple[str, ...] = ("",)  # what the name of a file may end in: ".gz"
     places: tuple[Place, ...] = ()
     sample: Place | None = None
 
