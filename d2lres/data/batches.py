@@ -87,11 +87,10 @@ class ArrayIter:
     ----------
     images, labels : array or list
         uint8 of shape (n, channels, height, width), and whole numbers of shape (n,).
-    batch_size : int
-    resize : int or (int, int), optional
-    shuffle : bool, default False
+    batch_size, resize
+        As in `load_data_fashion_mnist`.
+    shuffle, seed : bool, int
         Give epoch ``e`` the order ``numpy.random.default_rng([seed, e]).permutation(n)``.
-    seed : int, default 0
     normalize : (mean, std), optional
         Each a sequence of one number for every channel (for grey images the number alone will do),
         of pixels from 0 to 1: give ``(pixel - mean) / std``. By default pixels are from 0 to 1. The
