@@ -321,7 +321,8 @@ class PadChannels(nn.HybridBlock):
 
 @checked(whole_numbers("num_channels"))
 def resnet_block(num_channels, num_residuals, first_block=False):
-    """Stack residual blocks of equal width: one stage of a ResNet (the book's section 8.6.3).
+    """Stack residual blocks of equal width, in a sequence: one stage of a ResNet (the book's
+    8.6.3).
 
     The first block halves height and width and changes the number of channels through a 1x1
     convolution, except in the first stage, which follows a pooling layer and keeps both.
@@ -334,10 +335,6 @@ def resnet_block(num_channels, num_residuals, first_block=False):
         Number of blocks.
     first_block : bool, default False
         Whether this is the first stage of the network.
-
-    Returns
-    -------
-    mxnet.gluon.nn.HybridSequential
 
     Raises
     ------

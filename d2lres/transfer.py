@@ -1,8 +1,4 @@
-"""Transfer: the features of a trained network, put to another task.
-
-A network here is one whose last layer is a dense one, as those of this library and of
-``gluon.model_zoo``; another is a TypeError.
-"""
+"""Transfer: the features of a trained network, put to another task."""
 
 from __future__ import annotations
 
@@ -26,7 +22,8 @@ def features(net: gluon.HybridBlock) -> nn.HybridSequential:
     """Return all of a network but its last layer, with the same parameters.
 
     It takes what ``net`` takes and gives what its last layer sees: float32 (batch, channels). To
-    train or freeze it is to train or freeze ``net``.
+    train or freeze it is to train or freeze ``net``, a network of this library or of
+    ``gluon.model_zoo``.
 
     Raises
     ------
@@ -132,7 +129,8 @@ def fine_tune(
     factor: float = 2.0,
     **options,
 ) -> History:
-    """Train a network that has learned another task before.
+    """Train a network that has learned another task before (section 14.2 of Dive into Deep
+    Learning).
 
     The early layers, whose features are the most general (Yosinski et al., How Transferable Are
     Features in Deep Neural Networks?, 2014), learn more slowly than the late ones, and the learning
@@ -159,10 +157,6 @@ def fine_tune(
     ------
     TypeError, ValueError
         As for ``train`` and ``layer_lr``.
-
-    References
-    ----------
-    Dive into Deep Learning, section 14.2.
     """
     num_epochs, lr = checks.whole("num_epochs", num_epochs), checks.learning_rate(lr)
     checks.something_to_train(net)

@@ -328,17 +328,14 @@ class MixUp(Augmentation):
     It changes labels too, so it is called with them and is not a step of `Compose`. The network is
     trained on what it returns by ``gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)``, which
     is the same as ``lam`` times the loss of the one label and ``1 - lam`` times that of the other.
+    Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, section 2, take
+    ``MixUp(1)`` for CIFAR-10 and ``MixUp(0.2)`` for ImageNet.
 
     Parameters
     ----------
     alpha : float
         Above 0. The weight ``lam`` of each pair is drawn from the distribution Beta(alpha, alpha):
         1 makes all weights as likely, less leaves most images nearly alone.
-
-    References
-    ----------
-    Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, section 2, with
-    ``MixUp(1)`` on CIFAR-10 and ``MixUp(0.2)`` on ImageNet.
     """
 
     def __init__(self, alpha):

@@ -116,24 +116,18 @@ def load_keras_weights(
     Parameters
     ----------
     net : HybridSequential
-        ``cifar_resnet(20)`` or another network of ``BasicBlock`` or ``Bottleneck``, as for
-        ``load_torch_weights``.
+        ``cifar_resnet(20)`` or another network, as for ``load_torch_weights``, also in its errors.
     path : str or Path
         A ``.npz`` file of a model that takes images of shape (batch, height, width, channels) and
         whose layers have the names that ``keras.applications`` gives them: ``conv1_conv``,
-        ``conv1_bn``, ``conv2_block1_1_conv``, ``conv2_block1_1_bn`` ..., ``conv3_block1_0_conv``
-        on a shortcut, ``predictions``. The weights are ``conv1_conv/kernel`` and so on; kernels are
+        ``conv1_bn``, ``conv2_block1_1_conv``, ``conv2_block1_1_bn`` ..., ``conv3_block1_0_conv`` on
+        a shortcut, ``predictions``. The weights are ``conv1_conv/kernel`` and so on; kernels are
         transposed from (height, width, in, out) and (in, out).
     epsilon : float, default 1e-3
         That of the model's batch normalisations; the default is Keras's. A network here has another
         (1e-5), and the difference is added to its running variances. Outside of training this
         computes the same, it stays so when the parameters are saved, and training goes on with the
         network's own.
-
-    Raises
-    ------
-    OSError, TypeError, ValueError
-        As for ``load_torch_weights``.
     """
     layers = {f"{keras}/": layer for layer, _, keras in _named_layers(net)}
     transposed = {4: (3, 2, 0, 1), 2: (1, 0)}  # by the number of axes
