@@ -97,6 +97,11 @@ def _parser():
     default = "notebooks/03_fashion_mnist.ipynb"
     about = "a notebook, or the number of a lesson (default: 3)"
     add("lesson", nargs="?", default=default, metavar="LESSON", help=about)
+    add = command("lesson", _lesson, "make and renew the copies of the lessons that you work in")
+    actions = "copy those you do not have, update what is new in the course, or reset one"
+    add("action", choices=["copy", "update", "reset"], metavar="ACTION", help=actions)
+    about = "of the lesson to reset; your old copy is kept under another name"
+    add("number", nargs="?", type=int, metavar="NUMBER", help=about)
     return parser
 
 
@@ -217,6 +222,19 @@ def _run(lesson):
 
     for path in run_lesson(lesson):
         print(f"written: {path}")
+    return True
+
+
+def _lesson(action, number):
+    from .course.copies import copy_lessons, reset_lesson
+
+    if (action == "reset") != (number is not None):
+        raise ValueError(
+            "`lesson reset` takes the number of one lesson, the other actions take all"
+        )
+    done = reset_lesson(number) if number is not None else copy_lessons(update=action == "update")
+    for line in done:
+        print(line)
     return True
 
 

@@ -17,7 +17,17 @@ from d2lres.course.recipes import RECIPES, Recipe
 from d2lres.course.sizes import Scale
 from d2lres.runtime import machine
 
-COMMANDS = ("doctor", "data", "train", "experiment", "transfer", "predict", "summary", "run")
+COMMANDS = (
+    "doctor",
+    "data",
+    "train",
+    "experiment",
+    "transfer",
+    "predict",
+    "summary",
+    "run",
+    "lesson",
+)
 SUMMARY = ["summary", "cifar_resnet20", "--input", "3x32x32"]
 
 
