@@ -79,10 +79,14 @@ from .models import resnet152 as resnet152
 from .models import small_resnet as small_resnet
 from .models import stem as stem
 from .plot import plot_confusion_matrix as plot_confusion_matrix
+from .plot import plot_errors as plot_errors
+from .plot import plot_gaps as plot_gaps
 from .plot import plot_history as plot_history
 from .plot import plot_runs as plot_runs
 from .plot import show_images as show_images
+from .plot import use_style as use_style
 from .runs.history import History as History
+from .runtime.devices import try_all_gpus as try_all_gpus
 from .runtime.devices import try_gpu as try_gpu
 from .training import train as train
 from .transfer import features as features

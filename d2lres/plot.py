@@ -1,27 +1,82 @@
 """Figures of a run: its curves, images with predictions, and which classes are confused."""
 
 import io
+import sys
 
 import matplotlib.figure
 import numpy as np
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from cycler import cycler
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from . import checks
 from .data.fashion_mnist import FASHION_MNIST_LABELS
 
-__all__ = ["LiveCurves", "plot_confusion_matrix", "plot_history", "plot_runs", "show_images"]
+__all__ = [
+    "STYLES",
+    "LiveCurves",
+    "percent_axis",
+    "plot_confusion_matrix",
+    "plot_errors",
+    "plot_gaps",
+    "plot_history",
+    "plot_runs",
+    "show_images",
+    "use_style",
+]
 
-# readable on a projector and for colour-blind eyes (Okabe and Ito, 2008)
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+# readable on a projector and for colour-blind eyes (Okabe and Ito, 2008); orange is too pale for
+# lines on white
+BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+# what tells one curve from the next, also without its colour
+STYLES = (
+    {"color": BLUE, "linestyle": "-", "marker": "o"},
+    {"color": RED, "linestyle": "--", "marker": "s"},
+    {"color": GREEN, "linestyle": "-.", "marker": "^"},
+    {"color": PURPLE, "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "D"},
+    {"color": "black", "linestyle": ":", "marker": "v"},
+)
 
 
 class Figure(matplotlib.figure.Figure):
-    """A figure that a notebook shows where it ends a cell, whatever the backend of matplotlib."""
+    """A figure that a notebook shows where it ends a cell, whatever the backend of matplotlib.
+
+    Attributes
+    ----------
+    alt : str
+        What it shows, for those who cannot see it; a notebook's page has it as alternative text.
+    """
+
+    alt = ""
 
     def _repr_png_(self):
         picture = io.BytesIO()
-        self.savefig(picture, format="png")
-        return picture.getvalue()
+        self.savefig(picture, format="png", dpi=2 * self.dpi)  # sharp on any screen
+        width, height = (self.get_size_inches() * self.dpi).astype(int).tolist()
+        size = {"width": width, "height": height}
+        return picture.getvalue(), size | ({"alt": self.alt} if self.alt else {})
+
+
+def use_style() -> None:
+    """Let matplotlib draw as this course does: type and lines for a projector, curves that differ.
+
+    It sets the size of type, a grid, and the colours and dashes that curves take one after the
+    other; in a notebook also twice the pixels.
+    """
+    colours, dashes = (cycler(name, [s[name] for s in STYLES]) for name in ("color", "linestyle"))
+    matplotlib.rc("axes", prop_cycle=colours + dashes, grid=True)
+    matplotlib.rc("font", size=13)
+    matplotlib.rc("lines", linewidth=2.5)
+    matplotlib.rc("grid", alpha=0.3)
+    ipython = sys.modules.get("IPython")
+    if ipython and ipython.get_ipython():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")
+
+
+def percent_axis(axis) -> None:
+    """Write the shares along an axis in percent: 0.9 as 90%, 0.905 as 90.5%."""
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}%"))
 
 
 def _subplots(rows, columns, width, height):
@@ -37,7 +92,8 @@ def plot_history(history, num_epochs: int | None = None, title: str = "") -> Fig
     history : History
     num_epochs : int, optional
         Right end of the axis, if the run is still going on.
-    title : str, default ""
+    title : str, optional
+        By default the number of images and where they are from, if the run says so.
 
     Returns
     -------
@@ -45,8 +101,24 @@ def plot_history(history, num_epochs: int | None = None, title: str = "") -> Fig
     """
     fig, ((left, right),) = _subplots(1, 2, 9, 3.5)
     _draw_curves(left, right, history, num_epochs)
-    fig.suptitle(title, fontsize=14)
+    fig.suptitle(title or _title(history.run), fontsize=14)
+    if len(history):
+        fig.alt = (
+            f"Curves over {len(history)} of {num_epochs or len(history)} epochs. Training loss "
+            f"{_ends(history.train_loss)}, training accuracy {_ends(history.train_acc, '.1%')}, "
+            f"test accuracy {_ends(history.test_acc, '.1%')}."
+        )
     return fig
+
+
+def _title(run):
+    name, num = run.get("source"), run.get("num_examples")
+    return f"{num:,} training images of {name.partition(':')[0]}" if name and num else ""
+
+
+def _ends(values, form=".2f"):
+    """Say where a curve begins and ends."""
+    return f"from {values[0]:{form}} to {values[-1]:{form}}"
 
 
 def _draw_curves(left, right, history, num_epochs=None):
@@ -56,9 +128,9 @@ def _draw_curves(left, right, history, num_epochs=None):
     left.set_ylabel("cross-entropy loss", fontsize=13)
     left.set_ylim(0, 1.08 * np.max(history.train_loss, initial=1e-9))
     right.plot(epochs, history.train_acc, color=BLUE, label="training", **marker)
-    right.plot(epochs, history.test_acc, color=ORANGE, label="test", linestyle="--", **marker)
+    right.plot(epochs, history.test_acc, color=RED, label="test", linestyle="--", **marker)
     right.set_ylabel("accuracy", fontsize=13)
-    right.yaxis.set_major_formatter(PercentFormatter(1))
+    percent_axis(right.yaxis)
     for ax in (left, right):
         ax.set_xlim(0.8, (num_epochs or max(len(history), 2)) + 0.2)
         _finish(ax)
@@ -70,7 +142,8 @@ def _finish(ax):
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.tick_params(labelsize=12)
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=12)
+    if ax.lines:
+        ax.legend(fontsize=12)
 
 
 def plot_runs(runs: dict, quantity: str = "train_error", title: str = "", ax=None) -> Figure:
@@ -83,7 +156,8 @@ def plot_runs(runs: dict, quantity: str = "train_error", title: str = "", ax=Non
         lowest to the highest. They may differ in length.
     quantity : {"train_error", "test_error", "train_acc", "test_acc", "train_loss"}
         An error is 1 minus the accuracy.
-    title : str, default ""
+    title : str, optional
+        By default the quantity.
     ax : matplotlib.axes.Axes, optional
         Where to draw, by default on a new figure.
 
@@ -103,21 +177,92 @@ def plot_runs(runs: dict, quantity: str = "train_error", title: str = "", ax=Non
     if ax is None:
         fig, ((ax,),) = _subplots(1, 1, 7.5, 4.5)
     part, kind = quantity.split("_")
-    colours = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
-    for (label, of_label), colour in zip(runs.items(), colours * len(runs), strict=False):
+    for (label, of_label), style in zip(runs.items(), STYLES * len(runs), strict=False):
         of_label = of_label if isinstance(of_label, list) else [of_label]
         values = [np.array(getattr(run, quantity.replace("error", "acc"))) for run in of_label]
         values = np.stack([v[: min(map(len, values))] for v in values])
         values = 1 - values if kind == "error" else values
         epochs = np.arange(1, values.shape[1] + 1)
-        ax.plot(epochs, values.mean(axis=0), color=colour, label=label, linewidth=2.5)
-        ax.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2)
+        every = max(1, len(epochs) // 8)
+        ax.plot(epochs, values.mean(axis=0), label=label, lw=2.5, markevery=every, **style)
+        band = {"color": style["color"], "alpha": 0.2, "linewidth": 0}
+        ax.fill_between(epochs, values.min(axis=0), values.max(axis=0), **band)
     part = {"train": "training"}.get(part, part)
-    ax.set_ylabel(f"{part} {kind.replace('acc', 'accuracy')}", fontsize=13)
+    what = f"{part} {kind.replace('acc', 'accuracy')}"
+    ax.set_ylabel(what, fontsize=13)
     if kind != "loss":
-        ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.set_title(title, fontsize=14)
+        percent_axis(ax.yaxis)
+    ax.set_title(title or what.capitalize(), fontsize=14)
     _finish(ax)
+    if isinstance(fig, Figure):
+        form = ".2f" if kind == "loss" else ".1%"
+        lines = (f"{line.get_label()} {_ends(line.get_ydata(), form)}" for line in ax.lines)
+        fig.alt = f"{what.capitalize()} over the epochs: {'; '.join(lines)}."
+    return fig
+
+
+def plot_errors(runs: dict, title: str = "") -> Figure:
+    """Draw the errors of several runs, on training and on test images, side by side on one scale.
+
+    Parameters
+    ----------
+    runs, title
+        See ``plot_runs``. The error on training images is measured while training.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    fig = Figure(figsize=(10, 4.3), layout="constrained")
+    told = []
+    for ax, quantity in zip(
+        fig.subplots(1, 2, sharey=True), ("train_error", "test_error"), strict=True
+    ):
+        plot_runs(runs, quantity, ax=ax)
+        told.append(fig.alt)
+    if ax.legend_:
+        ax.legend_.remove()  # the other panel has the same
+    fig.suptitle(title, fontsize=15)
+    fig.alt = " ".join(told)
+    return fig
+
+
+def plot_gaps(runs: dict) -> Figure:
+    """Draw the errors on training and on test images at the end of runs, and the gaps between them.
+
+    Parameters
+    ----------
+    runs : dict of str to list of History
+        Label to recorded runs (its seeds) whose ``run["measured"]["train_acc"]`` is the accuracy
+        on the training images as they are. The gap is that of the means.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    fig, ((ax,),) = _subplots(1, 1, 9, 1.8 + 0.7 * len(runs))
+    gaps = {}
+    for row, (label, of_label) in enumerate(runs.items()):
+        train = [1 - run.run["measured"]["train_acc"] for run in of_label]
+        test = [1 - run.test_acc[-1] for run in of_label]
+        left, right = np.mean(train), np.mean(test)
+        gaps[label] = f"{100 * (right - left):.1f} points"
+        ax.plot([left, right], [row, row], color="grey", linewidth=3, zorder=0)
+        place = (left + right) / 2, row - 0.12
+        ax.annotate(f"gap {gaps[label]}", place, ha="center", fontsize=12)
+        for points, name, style in zip((train, test), ("training", "test"), STYLES, strict=False):
+            marks = {"c": style["color"], "marker": style["marker"], "alpha": 0.7}
+            ax.scatter(points, [row] * len(points), 90, label=f"{name} images", **marks)
+    ax.set_yticks(range(len(runs)), runs)
+    ax.set_ylim(len(runs) - 0.5, -0.6)
+    percent_axis(ax.xaxis)
+    ax.tick_params(labelsize=12)
+    ax.set_xlabel("error at the end", fontsize=13)
+    ax.set_title("From the error on training images to that on test images", fontsize=14)
+    ax.grid(axis="x", alpha=0.3)
+    handles, labels = ax.get_legend_handles_labels()
+    ax.legend(handles[:2], labels[:2], loc="center left", bbox_to_anchor=(1, 0.5), fontsize=12)
+    fig.alt = f"Gaps: {', '.join(f'{label} {gap}' for label, gap in gaps.items())}."
     return fig
 
 
@@ -149,7 +294,7 @@ def show_images(X, y, y_hat=None, labels=None, columns: int = 8) -> Figure:
     y : array, shape (n,)
         The class of each image.
     y_hat : array, shape (n,), optional
-        The predicted class of each image: a wrong one is written in red below the right one.
+        The predicted class of each image: a wrong one is written with a cross below the right one.
     labels : sequence of str, optional
         Names of the classes. By default Fashion-MNIST's, if the images are grey and none is of a
         class above 9; else the classes are numbers.
@@ -184,6 +329,9 @@ def show_images(X, y, y_hat=None, labels=None, columns: int = 8) -> Figure:
             colour = GREEN if is_right else RED
             text += "\n✓" if is_right else f"\n✗ {names[guess]}"
         ax.set_title(text, fontsize=12, color=colour, parse_math=False)  # a name may hold $
+    fig.alt = f"{len(X)} images: {', '.join(str(names[label]) for label in y)}."
+    if y_hat is not None:
+        fig.alt += f" {int((y == guesses).sum())} of them are predicted right."
     return fig
 
 
@@ -269,4 +417,6 @@ def plot_confusion_matrix(matrix, labels=None) -> Figure:
     ax.set_xlabel("predicted class", fontsize=13)
     ax.set_ylabel("true class", fontsize=13)
     ax.set_title("images of each class, in %, by predicted class", fontsize=14)
+    right = zip(labels, share.diagonal(), strict=True)
+    fig.alt = f"Confusion matrix. Right: {', '.join(f'{n} {part:.0%}' for n, part in right)}."
     return fig

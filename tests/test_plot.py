@@ -1,12 +1,24 @@
 import io
+import re
 
+import matplotlib
+import matplotlib.pyplot as plt
 import mxnet as mx
 import numpy as onp
 import pytest
+from matplotlib.colors import to_rgb
 from mxnet import np
 
-from d2lres import History, plot_confusion_matrix, plot_history, plot_runs, show_images
-from d2lres.plot import LiveCurves
+from d2lres import (
+    History,
+    plot_confusion_matrix,
+    plot_errors,
+    plot_gaps,
+    plot_history,
+    plot_runs,
+    show_images,
+)
+from d2lres.plot import STYLES, Figure, LiveCurves, percent_axis, use_style
 
 HISTORY = History([2.0, 1.0], [0.5, 0.7], [0.4, 0.6], [1.0, 1.0], [9.0, 9.0])
 
@@ -78,22 +90,13 @@ GREY = onp.random.default_rng(0).integers(0, 256, (2, 1, 6, 5)).astype("uint8")
 COLOUR = onp.random.default_rng(1).integers(0, 256, (2, 3, 6, 5)).astype("uint8")
 
 
-@pytest.mark.parametrize(
-    "X",
-    [
-        GREY / 255,
-        GREY,
-        GREY.astype("int64"),
-        GREY[:, 0],
-        GREY.transpose(0, 2, 3, 1),
-        np.array(GREY, dtype="uint8"),
-        np.array(GREY / 255, dtype="float16"),
-        mx.nd.array(GREY / 255),
-        [np.array(image / 255) for image in GREY],
-        (GREY / 255).tolist(),
-        GREY / 255 * 1.001,  # rounded, as after a resize
-    ],
-)
+BYTES = [GREY, GREY.astype("int64"), GREY[:, 0], GREY.transpose(0, 2, 3, 1)]
+FLOATS = [GREY / 255, np.array(GREY / 255, dtype="float16"), mx.nd.array(GREY / 255)]
+LISTS = [[np.array(image / 255) for image in GREY], (GREY / 255).tolist()]
+ROUNDED = GREY / 255 * 1.001  # as after a resize
+
+
+@pytest.mark.parametrize("X", [*BYTES, np.array(GREY, dtype="uint8"), *FLOATS, *LISTS, ROUNDED])
 def test_grey_images_of_all_kinds(X):
     onp.testing.assert_allclose(shown(X), GREY[:, 0] / 255, atol=2e-3)
 
@@ -171,15 +174,13 @@ def test_confusion_matrix_in_percent():
     assert "75" in texts and "25" in texts and "cat" in texts and "true class" in texts
 
 
-@pytest.mark.parametrize(
-    ("num_classes", "first"), [(3, "0"), (10, "t-shirt"), (11, "0"), (100, "0")]
-)
-def test_each_class_of_a_confusion_matrix_has_one_name(num_classes, first):
-    fig = plot_confusion_matrix(np.array(onp.eye(num_classes), dtype="int32"))
+@pytest.mark.parametrize(("number", "first"), [(3, "0"), (10, "t-shirt"), (11, "0"), (100, "0")])
+def test_each_class_of_a_confusion_matrix_has_one_name(number, first):
+    fig = plot_confusion_matrix(np.array(onp.eye(number), dtype="int32"))
     (ax,) = fig.axes
-    assert [len(ticks) for ticks in (ax.get_xticks(), ax.get_yticks())] == [num_classes] * 2
+    assert [len(ticks) for ticks in (ax.get_xticks(), ax.get_yticks())] == [number] * 2
     assert ax.get_xticklabels()[0].get_text() == first
-    assert fig.get_figheight() >= 0.3 * num_classes  # its names do not overlap
+    assert fig.get_figheight() >= 0.3 * number  # its names do not overlap
 
 
 @pytest.mark.parametrize(
@@ -205,3 +206,81 @@ def test_live_curves_are_drawn_in_place(displayed):
     curves.draw(HISTORY)
     curves.draw(HISTORY)
     assert [how for how, _ in displayed] == ["display", "update"]
+
+
+# ------------------------------------------------------------------ for every eye, and for none
+
+
+def test_a_notebook_shows_a_figure_sharp_with_its_size_and_in_words():
+    fig = plot_history(HISTORY)
+    picture, metadata = fig._repr_png_()
+    assert int.from_bytes(picture[16:20], "big") == 2 * metadata["width"] == 1800
+    assert metadata["alt"] == fig.alt and "from 2.00 to 1.00" in fig.alt
+    assert "alt" not in Figure()._repr_png_()[1]
+
+
+IN_WORDS = {
+    "no epoch yet": (lambda: plot_history(History()), ""),
+    "runs": (lambda: plot_runs({"a": HISTORY}), "Training error over .*: a from 50.0% to 30.0%"),
+    "losses": (lambda: plot_runs({"a": HISTORY}, "train_loss"), "a from 2.00 to 1.00"),
+    "images": (lambda: show_images(GREY, [0, 1]), "2 images: t-shirt, trouser."),
+    "predictions": (lambda: show_images(GREY, [0, 1], [0, 0]), "1 of them .* right"),
+    "matrix": (
+        lambda: plot_confusion_matrix([[3, 1], [0, 1]], ["cat", "dog"]),
+        "cat 75%, dog 100%",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", IN_WORDS)
+def test_a_figure_is_told_in_words(kind):
+    draw, words = IN_WORDS[kind]
+    assert re.search(words, draw().alt) and bool(words) == bool(draw().alt)
+
+
+def test_curves_differ_without_their_colour_and_stand_out_from_white():
+    fig = plot_runs({str(i): HISTORY for i in range(len(STYLES))})
+    lines = fig.axes[0].lines
+    assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == len(STYLES)
+    for line in lines:
+        linear = [((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(line.get_color())]
+        luminance = onp.dot(linear, [0.2126, 0.7152, 0.0722])
+        assert 1.05 / (luminance + 0.05) > 3  # what WCAG asks of graphics
+
+
+def test_a_curve_has_a_title_of_its_own():
+    history = History(*[[0.5]] * 5, {"num_examples": 5000, "source": "CIFAR-10: 5,000 images"})
+    assert "5,000 training images of CIFAR-10" in rendered(plot_history(history))
+    assert "Test error" in rendered(plot_runs({"a": HISTORY}, "test_error"))
+
+
+def test_errors_on_both_sets_of_images_share_a_scale_and_a_legend():
+    fig = plot_errors({"a": HISTORY}, "two panels")
+    left, right = fig.axes
+    assert left.get_ylim() == right.get_ylim() and left.legend_ and not right.legend_
+    assert "from 50.0% to 30.0%" in fig.alt and "from 60.0% to 40.0%" in fig.alt
+    assert "two panels" in rendered(fig) and plot_errors({}).axes
+
+
+def test_the_gap_is_that_of_the_means():
+    runs = [History(*[[0.5]] * 2, [acc], run={"measured": {"train_acc": 1}}) for acc in (0.5, 0.7)]
+    fig = plot_gaps({"few": runs, "more": runs[1:]})
+    assert fig.alt == "Gaps: few 40.0 points, more 30.0 points."
+    assert "gap 40.0 points" in rendered(fig)
+
+
+def test_one_format_of_percent():
+    ax = Figure().subplots()
+    percent_axis(ax.yaxis)
+    says = ax.yaxis.get_major_formatter()
+    assert [says(share, 0) for share in (0.9, 0.905, 0.07, 1)] == ["90%", "90.5%", "7%", "100%"]
+
+
+def test_matplotlib_draws_in_the_style_of_the_course():
+    with matplotlib.rc_context():
+        use_style()
+        lines = plt.plot([[1, 2], [2, 3]])
+        plt.close()
+    assert [(line.get_color(), line.get_linestyle()) for line in lines] == [
+        (style["color"], style["linestyle"]) for style in STYLES[:2]
+    ]
