@@ -153,10 +153,10 @@ class ResidualBase(nn.HybridBlock):
 
 @checked(_SIZES, "__init__")
 class BasicBlock(ResidualBase):
-    """The block of the paper's smaller networks: as ``Residual``, but without biases, which the
-    batch normalisation behind each convolution would cancel, and with a choice of shortcuts.
+    """The block of the paper's smaller networks: two 3x3 convolutions, and a choice of shortcuts.
 
-    See sections 3.3 and 4.1 of the paper. Input and output are those of ``Residual``.
+    As ``Residual``, also in its input and output, but without biases, which the batch normalisation
+    behind each convolution would cancel. See sections 3.3 and 4.1 of the paper.
 
     Parameters
     ----------

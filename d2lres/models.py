@@ -50,8 +50,7 @@ PRETRAINED_SHA256 = "4ef283d5e1d01783297a320fe81b5b7abb400cc1286f6f428e5c09e1f8e
 
 @checked(whole_numbers("num_channels"))
 def stem(num_channels=64):
-    """Build what stands before the first stage: a 7x7 convolution and a pooling layer, in a
-    sequence.
+    """Build what stands before the first stage: a 7x7 convolution and a pooling layer.
 
     Each halves height and width, so the residual blocks see a quarter of the resolution. The output
     has ``num_channels`` channels. See section 8.6.3 of the book.

@@ -81,7 +81,7 @@ _RANDOM = ("Dropout", "RNN", "bernoulli", "choice", "normal", "random", "sample"
 
 
 class Traced:
-    """A network as graphs, each traced when it is first asked for, and what it was made of then."""
+    """A network as graphs, each traced when first asked for, and what it was made of then."""
 
     def __init__(self, net):
         self.net, self._parts, self._symbols = net, _parts(net), {}

@@ -18,11 +18,10 @@ __all__ = ["for_gradients", "for_inference", "for_training", "in_bfloat16", "nar
 
 
 def for_training(symbol, input_shape, fused=True):
-    """Rewrite a graph so that it runs fast forward and backward, on any batch of images of this
-    size.
+    """Rewrite a graph so that it runs fast forward and backward, for images of one size.
 
-    ``fused`` says whether batch normalisation and the ReLU behind it become one operator. Also
-    returned is how often each rewriting applied, by its words.
+    Another batch size is fine. ``fused`` says whether batch normalisation and the ReLU behind it
+    become one operator. Also returned is how often each rewriting applied, by its words.
     """
     graph = Graph(symbol, input_shape)
     rewrites = list(_REWRITES.items())[: None if fused else -1]

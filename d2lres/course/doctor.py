@@ -13,9 +13,7 @@ __all__ = ["doctor"]
 
 
 def doctor() -> bool:
-    """Print what was found and chosen, and what to do where something is amiss; return whether
-    MXNet works.
-    """
+    """Print what was found and what to do where something is amiss; return whether MXNet works."""
     amiss, gpu = machine.in_the_way(), "not tried"
     if not amiss:
         try:
