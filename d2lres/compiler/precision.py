@@ -40,9 +40,7 @@ _PLANS = [
 
 
 def fastest(seconds: dict[str, float], precision: str) -> Plan:
-    """Return the plan that took the least of ``seconds``, of those in a precision; if there is
-    none, that is a RuntimeError.
-    """
+    """Return the plan in a precision that took the least of ``seconds``, or raise RuntimeError."""
     plans = [p for p in _PLANS if str(p) in seconds and precision in ("auto", p.precision)]
     if plans:
         return min(plans, key=lambda plan: seconds[str(plan)])
