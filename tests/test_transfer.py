@@ -8,6 +8,7 @@ import pytest
 from mxnet import autograd, gluon, np
 from mxnet.gluon import nn
 from mxnet.gluon.model_zoo import vision
+from networks import in_a_row, initialized, values_of
 
 from d2lres import (
     cifar_resnet,
@@ -27,15 +28,14 @@ from d2lres.models import small_resnet
 
 def trained(net, shape=(2, 1, 8, 8)):
     """A network with weights, and with averages as after some training."""
-    net.initialize(mx.init.Xavier())
-    net(np.ones(shape))
+    initialized(net, shape)
     for param in net.collect_params(".*running_var").values():
         param.set_data(np.random.uniform(0.5, 1.5, size=param.shape))
     return net
 
 
 def values(net):
-    return [param.data().asnumpy() for param in net.collect_params().values()]
+    return values_of(net.collect_params())
 
 
 def same(before, after):
@@ -67,8 +67,7 @@ def test_features_and_a_new_head(name):
 
 
 def test_what_has_no_head_to_replace():
-    body = nn.HybridSequential()
-    body.add(nn.Conv2D(3, kernel_size=3))
+    body = in_a_row(nn.Conv2D(3, kernel_size=3))
     compiled = compile(trained(small_resnet((4, 8))), np.ones((2, 1, 8, 8)), "float32")
     for net in (body, nn.HybridSequential(), nn.Conv2D(3, kernel_size=3), compiled):
         for use in (features, lambda net: replace_head(net, 2), lambda net: layer_lr(net, 2)):
@@ -80,6 +79,16 @@ def test_what_has_no_head_to_replace():
         replace_head(small_resnet((4, 8)), 2)
 
 
+def step(net, X, fast=None):
+    """Take a step of training; return the output."""
+    with autograd.record():
+        Y = (fast or net)(X)
+    Y.backward()
+    gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1}).step(len(X))
+    mx.npx.waitall()
+    return Y
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_what_is_frozen_stays(compiled):
     net, X = trained(cifar_resnet(8)), np.random.normal(size=(4, 1, 8, 8))
@@ -88,19 +97,11 @@ def test_what_is_frozen_stays(compiled):
         moving = fast(X)
     freeze(features(net))
     expected, before = net(X), [values(part) for part in (net[:-1], net[-1])]
-    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
-    with autograd.record():
-        Y = fast(X)
-    Y.backward()
-    trainer.step(4)
+    Y = step(net, X, fast)
     assert abs(Y - expected).max() < 1e-5 < abs(Y - moving).max()  # by the averages, in training
     assert all(same(before[0], values(net[:-1]))) and not any(same(before[1], values(net[-1])))
     unfreeze(net)
-    with autograd.record():
-        Y = fast(X)
-    Y.backward()
-    trainer.step(4)
-    mx.npx.waitall()
+    Y = step(net, X, fast)
     assert abs(Y - fast(X)).max() > 1e-3 and not any(same(before[0], values(net[:-1])))
 
 
@@ -130,10 +131,8 @@ def by_averages(net):
 @pytest.fixture
 def mixed():
     """A network whose parts are to be trained differently, some not at all."""
-    net = nn.HybridSequential()
-    net.add(nn.Conv2D(4, 3), nn.BatchNorm(use_global_stats=True), nn.BatchNormReLU())
-    net.add(nn.Conv2D(4, 3), nn.BatchNorm(), nn.Dense(2))
-    net = trained(net)
+    layers = nn.Conv2D(4, 3), nn.BatchNorm(use_global_stats=True), nn.BatchNormReLU()
+    net = trained(in_a_row(*layers, nn.Conv2D(4, 3), nn.BatchNorm(), nn.Dense(2)))
     net[0].collect_params().setattr("grad_req", "null")
     net[5].weight.grad_req = "add"
     return net
@@ -206,20 +205,15 @@ def test_a_lone_batch_norm_is_no_step(name, steps):
 def test_a_step_is_divided_by_the_factor():
     net, X = trained(cifar_resnet(8)), np.random.normal(size=(4, 1, 8, 8))
     layer_lr(net, 10)
-    with autograd.record():
-        Y = net(X)
-    Y.backward()
-    before = net[1].collect_params()
-    weight = next(p for name, p in before.items() if name.endswith("weight"))
-    expected = weight.data() - 0.1 * 10**-3 * weight.grad() / 4
-    gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1}).step(4)
-    assert abs(weight.data() - expected).max() < 1e-6
+    weight = next(p for n, p in net[1].collect_params().items() if n.endswith("weight"))
+    before = weight.data().copy()
+    step(net, X)
+    assert abs(weight.data() - (before - 0.1 * 10**-3 * weight.grad() / 4)).max() < 1e-6
 
 
 def test_a_new_head_learns_other_names(stripes):
-    net, renamed = small_resnet((8, 16), num_classes=2), stripes()
+    net, renamed = initialized(small_resnet((8, 16), num_classes=2)), stripes()
     renamed.labels = 2 - renamed.labels
-    net.initialize(mx.init.Xavier())
     train(net, stripes(), stripes(), 6, 0.1, precision="float32")
     new = replace_head(net, 3)
     freeze(features(new))
@@ -239,11 +233,12 @@ def test_a_new_head_learns_other_names(stripes):
 
 def test_what_train_refuses_is_refused(stripes):
     net = trained(small_resnet((4, 8)))
-    for num_epochs in (0, 2.0):
-        words = f"num_epochs must be a whole number of at least 1, not {num_epochs}"
-        with pytest.raises(ValueError, match=words):
-            fine_tune(net, stripes(), stripes(), num_epochs, 0.1)
-    with pytest.raises(ValueError, match="the learning rate must be a positive number"):
-        fine_tune(net, stripes(), stripes(), 1, -0.1)
-    with pytest.raises(TypeError, match="train_iter must have a length"):
-        fine_tune(net, iter(stripes()), stripes(), 1, 0.1)
+    good = {"train_iter": stripes(), "test_iter": stripes(), "num_epochs": 1, "lr": 0.1}
+    for change, error, words in [
+        ({"num_epochs": 0}, ValueError, "num_epochs must be a whole number .* 1, not 0"),
+        ({"num_epochs": 2.0}, ValueError, "num_epochs must be a whole number .* 1, not 2.0"),
+        ({"lr": -0.1}, ValueError, "the learning rate must be a positive number"),
+        ({"train_iter": iter(stripes())}, TypeError, "train_iter must have a length"),
+    ]:
+        with pytest.raises(error, match=words):
+            fine_tune(net, **good | change)

@@ -123,27 +123,30 @@ def test_an_experiment_is_recorded_and_measured(tiny, capsys):
     assert sum(shares) / 10 == pytest.approx(recorded.test_acc[-1])
     assert measured["top5_acc"] >= measured["top1_acc"] == pytest.approx(recorded.test_acc[-1])
     assert len(measured["layer_stats"]) == 3  # a convolution and a block of two
-    assert "recorded in results" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"\ntest accuracy {history.test_acc[-1]:.1%} after " in out
+    assert "\nrecorded in results" in out
 
 
-def test_a_shorter_run_leaves_the_record_alone(tiny):
-    experiment("tiny", num_epochs=1)
+def test_a_shorter_run_leaves_the_record_alone_and_may_choose_its_precision(tiny):
+    assert experiment("tiny", num_epochs=1, precision="float32").run["precision"] == "float32"
     assert [path.name for path in (tiny / "results").iterdir()] == ["tiny_01_epochs_seed0.json"]
     assert [path.name for path in (tiny / "runs").iterdir()] == ["tiny_01_epochs_seed0"]
 
 
-def test_the_precision_of_an_experiment_can_be_chosen(tiny):
-    assert experiment("tiny", precision="float32").run["precision"] == "float32"
-    with pytest.raises(ValueError, match="precision is auto, float32 or bfloat16"):
-        experiment("tiny", seed=1, precision="float16")
-    assert not list(tiny.glob("*/tiny_seed1*"))
-
-
-@pytest.mark.parametrize("path, words", [("tiny.npz", "safetensors"), ("a.safetensors", "another")])
-def test_weights_that_cannot_be_saved_are_refused_at_once(tiny, path, words):
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("resnet21", {}, "no experiment 'resnet21': choose one of fast, plain20"),
+        ("tiny", {"precision": "float16"}, "precision is auto, float32 or bfloat16"),
+        ("tiny", {"weights": "tiny.npz"}, "safetensors"),
+        ("tiny", {"weights": "a.safetensors"}, "another"),  # of small_resnet
+    ],
+)
+def test_what_cannot_be_done_is_refused_at_once(tiny, name, options, words):
     with pytest.raises(ValueError, match=words):
-        experiment("tiny", weights=path)  # of small_resnet
-    assert not list(tiny.iterdir())
+        experiment(name, **options)
+    assert not [path for path in tiny.rglob("*") if path.is_file()]
 
 
 def test_training_images_are_measured_as_they_are(few_images):
@@ -191,8 +194,3 @@ def test_an_experiment_that_was_stopped_is_recorded_when_it_has_gone_on(tiny, mo
         patch.setattr(RandomFlip, "_apply", press_stop_later)
         assert len(experiment("tiny")) < 2 and not (tiny / "results").exists()
     assert len(experiment("tiny")) == 2 and (tiny / "results" / "tiny_seed0.json").exists()
-
-
-def test_an_unknown_experiment():
-    with pytest.raises(ValueError, match="no experiment 'resnet21': choose one of fast, plain20"):
-        experiment("resnet21")

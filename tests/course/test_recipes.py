@@ -65,9 +65,8 @@ def test_one_cycle():
 
 def test_steps_divide_by_ten_twice():
     seen = rates(RECIPES["resnet20-80"])
-    assert [seen[i] for i in (0, 399, 400, 599, 600, 799)] == pytest.approx(
-        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
-    )
+    found = [seen[i] for i in (0, 399, 400, 599, 600, 799)]
+    assert found == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
 def test_an_unknown_schedule():

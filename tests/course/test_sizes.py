@@ -12,6 +12,8 @@ def test_the_scale_comes_from_the_environment(monkeypatch):
     assert scale().name == "lesson"
     with pytest.raises(ValueError, match="no scale 'small'"):
         scale("small")
+    with pytest.raises(ValueError, match="for 'cifar10': data is one of fashion_mnist, cifar"):
+        scale(data="cifar10")
 
 
 def test_the_learning_rate_of_a_short_run_falls_to_zero():
@@ -20,8 +22,3 @@ def test_the_learning_rate_of_a_short_run_falls_to_zero():
     rates = [scheduler(step) for step in range(10 * size.num_epochs + 1)]
     assert rates[0] == size.lr and rates[-1] == 0 and rates == sorted(rates, reverse=True)
     assert "lr 0.05 falling to 0" in str(size)
-
-
-def test_data_of_no_scale():
-    with pytest.raises(ValueError, match="for 'cifar10': data is one of fashion_mnist, cifar"):
-        scale(data="cifar10")

@@ -40,9 +40,6 @@ def test_no_gpu_no_words(facts, gpu, capsys):
     facts(["mxnet"])
     gpu(0)
     assert try_gpu() == mx.cpu() and capsys.readouterr().out == ""
-
-
-def test_a_gpu_has_a_number_from_0_on():
     with pytest.raises(ValueError, match="number of a GPU, 0 for the first, not -1"):
         try_gpu(-1)
 

@@ -25,11 +25,8 @@ def test_each_obstacle_is_one_sentence(facts, case, words):
     assert re.search(words, sentence) and "\n" not in sentence
 
 
-def test_an_old_python_is_named(facts, monkeypatch):
+def test_nothing_is_amiss_here_but_with_another_python(facts, monkeypatch):
+    assert obstacles.obstacles() == []
     facts(installed=["mxnet"])
     monkeypatch.setattr(obstacles.sys, "version_info", (3, 14, 0))
     assert "Python 3.10 to 3.13" in obstacles.obstacles()[0]
-
-
-def test_nothing_is_amiss_here():
-    assert obstacles.obstacles() == []
