@@ -53,7 +53,7 @@ test: setup ## run every test: the library's and every notebook, cell by cell
 	  --nbval-cell-timeout=300 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
 test-quick: setup ## run the library's tests only, as you work
-	D2LRES_SCALE=quick $(RUN) pytest --dist worksteal $(TESTS)
+	D2LRES_SCALE=quick $(RUN) pytest --dist worksteal -m "not faults and not slow" $(TESTS)
 
 test-faults: setup ## break what can break, thousands of times, and record what was survived
 	$(RUN) pytest tests -n0 -m "" --record-faults=results/faults.json
