@@ -4,11 +4,11 @@ Usage: python tests/fuzz.py idx|cifar10|cifar100|archive|picture [libFuzzer's op
 (`make fuzz` calls it so, where atheris is installed.)
 """
 
+import functools
 import gzip
 import io
 import re
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -27,12 +27,8 @@ def try_idx(path):
     assert plain == bytes([0, 0, 8, array.ndim]) + shape + array.tobytes()
 
 
-def try_cifar10(path):
-    assert cifar.CIFAR10.read(path)[0].tobytes() == path.read_bytes()
-
-
-def try_cifar100(path):
-    assert cifar.CIFAR100.read(path)[0].tobytes() == path.read_bytes()
+def try_cifar(name, path):
+    assert getattr(cifar, name).read(path)[0].tobytes() == path.read_bytes()
 
 
 def try_archive(path):
@@ -56,8 +52,8 @@ def try_picture(path):
 
 TARGETS = {
     "idx": try_idx,
-    "cifar10": try_cifar10,
-    "cifar100": try_cifar100,
+    "cifar10": functools.partial(try_cifar, "CIFAR10"),
+    "cifar100": functools.partial(try_cifar, "CIFAR100"),
     "archive": try_archive,
     "picture": try_picture,
 }
@@ -83,25 +79,19 @@ def try_one(target: str, content: bytes) -> bool:
 
 def seeds(target: str) -> list[bytes]:
     """Return small contents that a reader takes, to start from."""
-    apple = bytes([cifar.CIFAR100_COARSE_OF_FINE[0], 0])
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, size in {"set/readme": 9, "set/" + "x" * 200: 1, "set/a.bin": 600}.items():
-            info = tarfile.TarInfo(name)
-            info.size = size
-            tar.addfile(info, io.BytesIO(bytes(size)))
+    sizes = {"set/readme": 9, "set/" + "x" * 200: 1, "set/a.bin": 600}
+    packed = small_sets.tar_gz(*((name, bytes(size)) for name, size in sizes.items()))
     pictures, noise = [], np.random.default_rng(0).integers(0, 256, (9, 9, 4), np.uint8)
     for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP"):
         file = io.BytesIO()
         Image.fromarray(noise[..., :3] if kind == "JPEG" else noise).save(file, kind)
         pictures.append(file.getvalue())
-    labels = b"\0\0\x08\x01\0\0\0\x03\0\1\x09"
-    images = b"\0\0\x08\x03\0\0\0\2\0\0\0\3\0\0\0\4" + bytes(range(24))
+    labels, images = map(small_sets.idx, (np.array([0, 1, 9]), np.arange(24).reshape(2, 3, 4)))
     return {
         "idx": [labels, images, gzip.compress(images, mtime=0)],
-        "cifar10": [bytes([9]) + bytes(3072)],
-        "cifar100": [apple + bytes(3072)],
-        "archive": [buffer.getvalue(), gzip.compress(buffer.getvalue(), mtime=0)],
+        "cifar10": [small_sets.records(cifar.CIFAR10, 1).tobytes()],
+        "cifar100": [small_sets.records(cifar.CIFAR100, 1).tobytes()],
+        "archive": [gzip.decompress(packed), packed],
         "picture": pictures,
     }[target]
 
@@ -111,6 +101,8 @@ if __name__ == "__main__":
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
     with atheris.instrument_imports(include=["d2lres", "gzip", "tarfile"]):
+        import small_sets
+
         from d2lres.data import cifar, fashion_mnist, folder
         from d2lres.files import archive
 
@@ -120,5 +112,7 @@ if __name__ == "__main__":
     atheris.Setup(sys.argv, lambda content: try_one(target, content) and None)
     atheris.Fuzz()
 else:
+    import small_sets
+
     from d2lres.data import cifar, fashion_mnist, folder
     from d2lres.files import archive

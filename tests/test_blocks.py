@@ -173,9 +173,7 @@ def test_output_shapes_of_the_papers_blocks(block, residual, shortcut, hybridize
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(
-    ("block", "lowest"), [(BasicBlock, 0), (Bottleneck, 0), (PreActResidual, -1)]
-)
+@pytest.mark.parametrize("block, lowest", [(BasicBlock, 0), (Bottleneck, 0), (PreActResidual, -1)])
 def test_a_zero_branch_is_the_identity(block, lowest, training):
     """On non-negative input behind a ReLU, on any input in a pre-activation block."""
     X = np.random.uniform(lowest, 1, size=(4, 4, 6, 6))

@@ -42,9 +42,7 @@ def test_a_name_of_the_stub_is_what_its_module_has():
 def test_the_stub_is_all_there_is():
     names = {alias.name for node in IMPORTS for alias in node.names}
     assert names == set(d2lres.__all__) == set(dir(d2lres))
-    assert {"__version__"} == {
-        node.target.id for node in STUB.body if isinstance(node, ast.AnnAssign)
-    }
+    assert {"__version__"} == {n.target.id for n in STUB.body if isinstance(n, ast.AnnAssign)}
     with pytest.raises(AttributeError, match="resnet19"):
         d2lres.resnet19  # noqa: B018
 
@@ -61,10 +59,13 @@ def test_an_editor_completes_and_knows_a_public_name():
     assert [param.name for param in signature.params][:2] == ["depth", "num_classes"]
 
 
-def test_right_after_the_import():
+def test_right_after_the_import_and_with_data_alone(tmp_path):
     code = """
 import sys, d2lres
 assert not {"mxnet", "numpy", "matplotlib"} & sys.modules.keys()  # it is quick
+import d2lres.data.augment, d2lres.data.cifar, d2lres.data.folder
+assert d2lres.load_data_fashion_mnist(8) and "mxnet" not in sys.modules
 assert d2lres.models.resnet18 is d2lres.resnet18
 assert callable(d2lres.train) and callable(d2lres.compile)"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+    environment = {"D2LRES_OFFLINE": "1", "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

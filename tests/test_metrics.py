@@ -98,20 +98,18 @@ def test_scores_of_any_kind(dtype):
 
 
 @pytest.mark.parametrize(
-    ("k", "words"),
-    [(4, "from 1 to the number of classes, 3, not 4"), *((k, f"not {k}") for k in (0, 1.0, None))],
+    ("scores", "k", "words"),
+    [
+        (onp.zeros((2, 3)), 4, "from 1 to the number of classes, 3, not 4"),
+        *((onp.zeros((2, 3)), k, f"not {k}") for k in (0, 1.0, None)),
+        (onp.array([[0.1, onp.nan], [0.2, 0.1]]), 1, "hold NaN: the network has diverged"),
+        (onp.array([0.1, 0.9]), 1, r"but got \(2,\); for a single image write scores\[None\]"),
+    ],
 )
-def test_k_is_a_number_of_classes(k, words):
-    with pytest.raises(ValueError, match=words):
-        top_k_accuracy(onp.zeros((2, 3)), onp.array([0, 1]), k)
-
-
-@pytest.mark.parametrize("array", [onp.array, np.array])
-def test_scores_that_have_no_order(array):
-    with pytest.raises(ValueError, match="hold NaN: the network has diverged"):
-        top_k_accuracy(array([[0.1, float("nan")], [0.2, 0.1]]), array([0, 1]), 1)
-    with pytest.raises(ValueError, match=r"but got \(2,\); for .* write scores\[None\]"):
-        top_k_accuracy(array([0.1, 0.9]), array([0, 1]), 1)
+def test_scores_and_k_that_have_no_order(scores, k, words):
+    for kind in (onp.array, np.array):
+        with pytest.raises(ValueError, match=words):
+            top_k_accuracy(kind(scores), kind([0, 1]), k)
 
 
 @pytest.mark.parametrize("array", [onp.array, np.array])

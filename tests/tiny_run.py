@@ -1,7 +1,7 @@
 """A small run of training as a program of its own, for tests that interrupt it.
 
-``python tiny_run.py FOLDER`` saves a checkpoint after every batch, prints a line before each, and
-in the end what `tiny_run` returns.
+``python tiny_run.py FOLDER NUM_EPOCHS`` saves a checkpoint after every batch, prints a line before
+each, and in the end what `tiny_run` returns. It does without SciPy and scikit-learn.
 """
 
 import hashlib
@@ -65,4 +65,4 @@ def tiny_run(checkpoint=None, augment=None, num_epochs=60):
 
 if __name__ == "__main__":
     sys.modules["d2lres.runs.keeper"].SECONDS_BETWEEN_CHECKPOINTS = 0
-    print(tiny_run(sys.argv[1], Announce()))
+    print(tiny_run(sys.argv[1], Announce(), int(sys.argv[2])))

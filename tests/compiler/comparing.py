@@ -22,9 +22,7 @@ PRECISIONS = [
     "float32",
     pytest.param(
         "bfloat16",
-        marks=pytest.mark.skipif(
-            not machine.has_bfloat16(), reason="this processor has no AVX-512 for bfloat16"
-        ),
+        marks=pytest.mark.skipif(not machine.has_bfloat16(), reason="no AVX-512 for bfloat16"),
     ),
 ]
 

@@ -278,9 +278,7 @@ def test_a_parameter_set_after_the_first_inference(small, suffix):
 
 CHANGES = {
     "averages that moved without a step": lambda _, X, fast: outputs_and_gradients(fast, [], X),
-    "new weights for the old ones": lambda net, *_: net.initialize(
-        mx.init.Normal(0.1), force_reinit=True
-    ),
+    "new weights": lambda net, *_: net.initialize(mx.init.Normal(0.1), force_reinit=True),
     "a layer exchanged": lambda net, *_: net._children.update({"1": nn.Activation("sigmoid")}),
 }
 

@@ -10,7 +10,6 @@ import mxnet as mx
 import pytest
 from comparing import (
     NETWORKS,
-    PRECISIONS,
     assert_same_gradients,
     difference,
     initialized,
@@ -208,6 +207,7 @@ class RandomNetwork(nn.HybridBlock):
         return F.np.concatenate(ends, axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("num_channels", [16, 12])
 def test_random_networks(num_channels, seed):
@@ -331,18 +331,22 @@ def test_convolutions_as_matrix_products(kernel, padding, strides, size, as_prod
 
 
 STEPS = """
+import itertools
 from mxnet import autograd, gluon, np, npx
 from d2lres import cifar_resnet, compile, resnet18
+from d2lres.runtime.machine import has_bfloat16
 loss = gluon.loss.SoftmaxCrossEntropyLoss()
-for net, shape in [
+networks = [
     (resnet18(), (4, 1, 96, 96)),
     (resnet18(), (16, 1, 28, 28)),
     (cifar_resnet(20), (16, 3, 32, 32)),
     (cifar_resnet(56), (8, 3, 32, 32)),
-]:
-    net.initialize()
+]
+precisions = ["float32", "bfloat16"] if has_bfloat16() else ["float32"]
+for (net, shape), precision in itertools.product(networks, precisions):
+    net.initialize(force_reinit=True)
     X, y = np.random.uniform(size=shape), np.zeros(shape[0])
-    fast = compile(net, X, "{precision}")
+    fast = compile(net, X, precision)
     trainer = gluon.Trainer(net.collect_params(), "sgd")
     for step in ("first", "second"):
         print(step, "step", flush=True)
@@ -354,15 +358,14 @@ for net, shape in [
 """
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_no_reference_code_in_a_step(precision):
+@pytest.mark.slow
+def test_no_reference_code_in_a_step():
     """oneDNN says of each primitive what runs it and for how long: ``ref`` is its slow spare.
 
     But not of a sum: of arrays in two layouts its ``ref`` is made of fast reorders.
     """
     env = os.environ | {"DNNL_VERBOSE": "1"}
-    command = [sys.executable, "-c", STEPS.format(precision=precision)]
-    out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    out = subprocess.check_output([sys.executable, "-c", STEPS], env=env, text=True)
     for of_network in out.split("second step")[1:]:
         lines = [line.split(",") for line in of_network.split("first step")[0].splitlines()]
         run = [line for line in lines if line[:2] == ["dnnl_verbose", "exec"]]

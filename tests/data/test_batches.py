@@ -176,20 +176,11 @@ def test_normalize_grey_images(normalize):
     assert json.loads(json.dumps(data_iter.normalize)) == [[0.5], [0.25]]
 
 
-@pytest.mark.parametrize(
-    "normalize",
-    [
-        0.5,
-        (0.5, 0.5),
-        (MEAN,),
-        (MEAN, STD[:2]),
-        (MEAN, (0, 1, 1)),
-        (MEAN, "abc"),
-        ((np.nan,) * 3, STD),
-        (*MEAN, *STD),
-        tuple(zip(MEAN, STD, strict=True)),  # a pair for each channel
-    ],
-)
+PAIRS = tuple(zip(MEAN, STD, strict=True))  # one for each channel
+BAD_NORMALIZE = [0.5, (0.5, 0.5), (MEAN,), (MEAN, STD[:2]), (MEAN, (0, 1, 1)), (MEAN, "abc")]
+
+
+@pytest.mark.parametrize("normalize", [*BAD_NORMALIZE, ((np.nan,) * 3, STD), (*MEAN, *STD), PAIRS])
 def test_bad_normalize(normalize):
     images = np.zeros((2, 3, 4, 4), np.uint8)
     words = r"normalize must be \(mean, std\), each with one number for every one of the 3 channels"
@@ -296,9 +287,7 @@ def test_lists_and_arrays_of_any_kind_are_taken(toy):
         assert np.array_equal(data_iter.images, images) and data_iter.labels.dtype == np.int32
         assert np.array_equal(data_iter.labels, labels)
     assert data.ArrayIter(images[:2], [True, False], 2).labels.tolist() == [1, 0]
-    whole = data.ArrayIter(
-        mx.np.array(images, dtype="uint8"), labels, np.int64(10), resize=np.int8(9)
-    )
+    whole = data.ArrayIter(mx.np.array(images, "uint8"), labels, np.int64(10), resize=np.int8(9))
     assert pixels(whole)[0].shape == (10, 1, 9, 9)
 
 

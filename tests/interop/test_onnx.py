@@ -117,9 +117,7 @@ def test_names_of_files(path, written, images, tmp_path, monkeypatch):
     assert sorted(map(str, files)) == written
 
 
-@pytest.mark.parametrize(
-    "path", ["folder", "folder/", "folder.onnx", ".", "file/net", "file/n.onnx"]
-)
+@pytest.mark.parametrize("path", ["folder", "folder/", "folder.onnx", ".", "file/n.onnx", "file/n"])
 def test_places_where_no_file_can_be(path, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()

@@ -26,9 +26,9 @@ def few_or_many(names, few, many):
     return pytest.mark.parametrize(names, values)
 
 
-def life(folder, batches=0, strike=None):
+def life(folder, num_epochs=60, batches=0, strike=None):
     """Run the program and strike it before so many batches; return its code and output."""
-    command = [sys.executable, program.__file__, str(folder)]
+    command = [sys.executable, program.__file__, str(folder), str(num_epochs)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         lines = []
         for line in run.stdout:
@@ -46,9 +46,11 @@ def last_checkpoint(folder):
     return f"epoch {epochs + 1}, batch {batches}"
 
 
-@few_or_many("kills, stops", (1, 1), (30, 5))
-def test_a_run_survives_signals_at_random_moments(tmp_path, faults, kills, stops):
-    signals = [signal.SIGKILL] * kills + [signal.SIGTERM, signal.SIGINT] * stops
+KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
+
+
+@few_or_many("signals, num_epochs", ([KILL, TERM], 5), ([KILL] * 30 + [TERM, INT] * 5, 60))
+def test_a_run_survives_signals_at_random_moments(tmp_path, faults, signals, num_epochs):
     rng, at = random.Random(0), last_checkpoint(tmp_path)
 
     def strike(run):
@@ -57,13 +59,13 @@ def test_a_run_survives_signals_at_random_moments(tmp_path, faults, kills, stops
 
     for number in rng.sample(signals, len(signals)):
         with faults("run", number.name):
-            code, output = life(tmp_path, rng.randint(1, 3), strike)
-            assert code == (0 if number == signal.SIGINT else -number), output
+            code, output = life(tmp_path, num_epochs, rng.randint(1, 3), strike)
+            assert code == (0 if number == INT else -number), output
             assert at == "epoch 1, batch 0" or f"resuming from {at}\n" in output
             at = last_checkpoint(tmp_path)
-            assert number == signal.SIGKILL or f"stopped in {at}: train again" in output
-    code, output = life(tmp_path)
-    assert code == 0 and output.splitlines()[-1] == tiny_run()
+            assert number == KILL or f"stopped in {at}: train again" in output
+    code, output = life(tmp_path, num_epochs)
+    assert code == 0 and output.splitlines()[-1] == tiny_run(num_epochs=num_epochs)
     assert [file.suffix for file in tmp_path.iterdir()] == [".safetensors"] * 2
 
 
@@ -78,7 +80,7 @@ def test_a_second_process_is_refused(tmp_path, faults):
             run.send_signal(signal.SIGCONT)
 
     with faults("run", "two in one folder"):
-        code, output = life(tmp_path, 5, strike)
+        code, output = life(tmp_path, batches=5, strike=strike)
         assert code == 0 and output.splitlines()[-1] == tiny_run()
 
 
@@ -147,10 +149,8 @@ def test_a_disk_takes_no_more_for_a_while(disk, faults, capsys, saves_every_batc
 
 @faulty
 def test_memory_stays_flat(tmp_path):
-    rss, process = [], psutil.Process()
-    note = {
-        1 + BATCHES * epoch: lambda: rss.append(process.memory_info().rss) for epoch in (30, 299)
-    }
+    rss, memory = [], psutil.Process().memory_info
+    note = {1 + BATCHES * epoch: lambda: rss.append(memory().rss) for epoch in (30, 299)}
     tiny_run(tmp_path, At(note), num_epochs=300)
     assert rss[1] < 1.02 * rss[0], rss
 

@@ -35,10 +35,8 @@ def shown():
     with Progress(history, 1, 2) as bar:
         for _ in range(2):
             bar.step(0.5, 0.8)
-        for column, value in zip(
-            ("train_loss", "train_acc", "test_acc"), (0.5, 0.8, 0.7), strict=True
-        ):
-            getattr(history, column).append(value)
+        for name, value in {"train_loss": 0.5, "train_acc": 0.8, "test_acc": 0.7}.items():
+            getattr(history, name).append(value)
         history.images_per_second.append(100)
         bar.epoch()
     return str(history)
@@ -62,19 +60,9 @@ def test_a_run_goes_on_where_nobody_reads(monkeypatch, stderr, stdout):
         say("what is lost")
 
 
-def test_a_notebook_without_widgets_shows_its_curves(monkeypatch):
-    displayed = []
-
-    class Handle:
-        update = displayed.append
-
-    def display(thing, display_id):
-        displayed.append(thing)
-        return Handle
-
+def test_a_notebook_without_widgets_shows_its_curves(monkeypatch, displayed):
     monkeypatch.setattr(progress, "in_notebook", lambda: True)
     monkeypatch.setattr(progress, "tqdm", bar_of_text)
-    monkeypatch.setattr("IPython.display.display", display)
     line = shown()
-    assert [type(thing).__name__ for thing in displayed] == ["Pretty", "Figure", "Pretty"]
-    assert displayed[-1].data == line
+    shown_things = [type(thing).__name__ for _, thing in displayed]
+    assert shown_things == ["Pretty", "Figure", "Pretty"] and displayed[-1][1].data == line

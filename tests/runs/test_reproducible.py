@@ -34,9 +34,8 @@ from d2lres.runtime.machine import has_bfloat16
 )
 def test_order_and_augmentation_are_the_same_on_every_machine(augment, golden):
     images = onp.arange(40 * 3 * 16 * 16).reshape(40, 3, 16, 16) ** 2 % 251
-    data = ArrayIter(
-        images.astype(onp.uint8), onp.arange(40), 16, shuffle=True, seed=3, augment=augment
-    )
+    options = {"shuffle": True, "seed": 3, "augment": augment}
+    data = ArrayIter(images.astype(onp.uint8), onp.arange(40), 16, **options)
     seen = hashlib.sha256()
     for _ in range(2):
         for X, y in data:

@@ -131,19 +131,11 @@ def test_a_failure_in_the_hook_is_one_line(python, fake_mxnet, no_hook):
     assert err == "d2lres could not prepare MXNet: RuntimeError('broken on purpose')"
 
 
-@pytest.mark.parametrize(
-    ("asked", "threads"),
-    [
-        ("7", "7"),
-        (" 3 ", "3"),
-        ("4,2", "4"),
-        ("2,", "2"),
-        ("1024", "1024"),
-        (None, None),
-        ("", None),
-    ]
-    + [(text, "said") for text in ("abc", "0", "-1", "2.5", "four", "99999999999", "1025", ",2")],
-)
+NONE = dict.fromkeys(("abc", "0", "-1", "2.5", "four", "99999999999", "1025", ",2"), "said")
+THREADS = {"7": "7", " 3 ": "3", "4,2": "4", "2,": "2", "1024": "1024", None: None, "": None}
+
+
+@pytest.mark.parametrize(("asked", "threads"), (THREADS | NONE).items())
 def test_threads_are_the_physical_cores_unless_told_otherwise(
     linux, monkeypatch, capsys, asked, threads
 ):

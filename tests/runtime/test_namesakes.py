@@ -43,9 +43,7 @@ def test_the_command_line_names_it(python, tmp_path):
     run += "except SystemExit as end: seen['status'] = end.code"
     seen, err = python(run, cwd=tmp_path)
     assert seen == {"status": 1}
-    assert err.splitlines()[-1].startswith(
-        f"d2lres: {tmp_path}/random.py has the name of the module"
-    )
+    assert err.splitlines()[-1].startswith(f"d2lres: {tmp_path}/random.py has the name of the")
 
 
 def test_a_file_that_is_in_nobody_s_way_is_not_blamed(tmp_path, monkeypatch):
