@@ -91,7 +91,9 @@ def train(
         is told to stop (the stop button, Ctrl-C). The same call made again goes on from there, and
         ends as a run that never stopped, with the same ``threads`` to the last bit; an iterable of
         your own has to give the same batches again. While a state cannot be written,
-        as on a full disk, the run goes on with the last one kept.
+        as on a full disk, the run goes on with the last one kept. ``{run}`` in its name becomes
+        eight characters that differ wherever the arguments, the data or the weights to start from
+        do, so that each run has a folder of its own.
     threads : int, optional
         Threads on the CPU: their number decides in which order sums are rounded. By default that of
         ``OMP_NUM_THREADS``; if it is not set, as many as other programs leave cores, which may

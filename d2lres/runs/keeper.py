@@ -20,8 +20,8 @@ import numpy as onp
 from .. import checks
 from ..data.batches import ArrayIter
 from .checkpoint import Checkpoints, digest, numbers_in, restore, state_of
-from .history import History, facts_of
-from .progress import say
+from .history import History, as_json, facts_of
+from .progress import in_notebook, say
 
 __all__ = ["Keeper"]
 
@@ -54,6 +54,7 @@ class Keeper:
         self.meter, self.train_iter, self.batch = meter, train_iter, 0
         self.num_classes = num_classes
         self.is_stopped, self._checkpoints, self._is_saved = False, None, True
+        self._signals = None
 
     def keep_in(self, folder, recipe: dict[str, Any], loss, test_iter) -> None:
         """Save the run in a folder from now on, and go on from what is there of the same run."""
@@ -71,7 +72,15 @@ class Keeper:
             "data": _digest_of(self.train_iter),
             "test data": _digest_of(test_iter),
         }
-        self._checkpoints = Checkpoints(folder, identity)
+        self._checkpoints = Checkpoints(self._named(folder, identity), identity)
+
+    def _named(self, folder, identity):
+        """Put what identifies the run and the weights it starts from in the place of ``{run}``."""
+        if "{run}" not in str(folder):
+            return folder
+        params = self.fast.net._collect_params_with_prefix().values()
+        weights = (param.list_data()[0].asnumpy() for param in params)
+        return str(folder).replace("{run}", digest(as_json(identity), *weights)[:8])
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
@@ -82,6 +91,7 @@ class Keeper:
                 stack.enter_context(self._checkpoints)
                 if state := self._checkpoints.load():
                     self._go_on_from(*state)
+            if self._checkpoints or in_notebook():
                 self._signals = stack.enter_context(_Signals())
             self._stack = stack.pop_all()
         return self
@@ -103,7 +113,7 @@ class Keeper:
             yield X, y
             self._check_loss()
             self.batch += 1
-            if self._checkpoints and self._is_told_to_stop():
+            if self._is_told_to_stop():
                 self.is_stopped = True
                 return
         self.meter.stop()
@@ -139,12 +149,15 @@ class Keeper:
 
     def _is_told_to_stop(self):
         """Save the run if it is time to, and say whether it was told to stop."""
-        came = self._signals.came
-        if came or time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+        came = self._signals and self._signals.came
+        is_kept = self._checkpoints is not None
+        if is_kept and (came or time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS):
             self._save()
         if came:
             there = "there" if self._is_saved else "the last checkpoint"
-            say(f"stopped in {self._where()}: train again to go on from {there}")
+            again = f"train again to go on from {there}"
+            then = "the network is as it is now, the history ends with the epoch before"
+            say(f"stopped in {self._where()}: {again if is_kept else then}")
         return came
 
     def next_epoch(self) -> None:

@@ -50,6 +50,8 @@ class Progress:
         except TqdmKeyError:  # without ipywidgets it is a bar of text, and the curves will do
             self.bar, shown = tqdm(disable=True), Pretty("")
         self.line, self.curves = display(shown, display_id=True), LiveCurves(self.num_epochs)
+        if len(self.history):  # of a run that goes on, or that is complete
+            self.curves.draw(self.history)
         return self
 
     def step(self, loss: float, acc: float) -> None:

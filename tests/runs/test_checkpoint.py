@@ -11,6 +11,7 @@ from mxnet.gluon import nn
 from tiny_run import At
 
 from d2lres import train
+from d2lres.runs import keeper
 from d2lres.runs.checkpoint import Checkpoints
 
 
@@ -272,3 +273,30 @@ def test_a_folder_that_cannot_be_written_to(faults):
                 Checkpoints(folder, {}).__enter__()
         finally:
             os.seteuid(os.getuid())
+
+
+def test_a_folder_for_each_run_that_starts_elsewhere(stripes, tmp_path, capsys):
+    folder = tmp_path / "a-{run}"
+    run(stripes, folder)
+    run(stripes, folder)
+    (only,) = tmp_path.iterdir()
+    assert f"the run in {only} is complete" in capsys.readouterr().out and only.name[:2] == "a-"
+    run(stripes, folder, lr=0.05)  # other arguments
+    run(stripes, folder, dropout=0.2)  # another network
+    assert len(list(tmp_path.iterdir())) == 3
+    net, _ = run(stripes, num_epochs=1)  # other weights
+    data = stripes(num=30, batch_size=8), stripes(shuffle=False)
+    for _ in range(2):
+        train(net, *data, 1, 0.1, checkpoint=folder)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_the_stop_button_of_a_notebook_leaves_a_sentence_and_the_history(
+    stripes, monkeypatch, capsys
+):
+    with pytest.raises(KeyboardInterrupt):  # a script ends
+        run(stripes, at=stop_at(6))
+    monkeypatch.setattr(keeper, "in_notebook", lambda: True)
+    _, history = run(stripes, at=stop_at(6))
+    assert len(history) == 1
+    assert "stopped in epoch 2, batch 2: the network is as it is now" in capsys.readouterr().out
