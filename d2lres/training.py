@@ -172,12 +172,13 @@ def train(
     history, meter = History(run=describe(train_iter) | facts | recipe), Meter(len(devices))
     keeper = Keeper(fast, trainer, history, meter, train_iter, num_classes, devices, workers)
     if checkpoint is not None or workers.num > 1:
-        keeper.keep_in(checkpoint, recipe, loss, test_iter)
+        keeper.keep_in(checkpoint, recipe | {"precision": precision}, loss, test_iter)
 
+    shown = workers.rank == 0
     with (
         cores.fixed(threads),
         keeper,
-        Progress(history, num_epochs, keeper.num_batches, keeper.num_done) as progress,
+        Progress(history, num_epochs, keeper.num_batches, keeper.num_done, shown) as progress,
     ):
         while len(history) < num_epochs:
             for X, y in keeper.batches():

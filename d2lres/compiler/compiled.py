@@ -10,7 +10,7 @@ from mxnet.base import _LIB, check_call
 from .. import checks
 from ..runtime import cores, machine
 from .graph import Traced
-from .precision import FLOAT32, fastest, measured
+from .precision import FLOAT32, Plan, fastest, measured
 from .rewrites import for_gradients, for_inference, for_training, in_bfloat16, narrow_convolutions
 
 __all__ = ["Compiled", "compile"]
@@ -66,12 +66,8 @@ def _compiled(net, X, precision):
     traced = Traced(net)
     traced.symbol()  # which explains what cannot be traced
     has_bfloat16 = X.ctx.device_type == "cpu" and machine.has_bfloat16()
-    if precision == "bfloat16" and not has_bfloat16:
-        raise RuntimeError(
-            "MXNet computes bfloat16 only on x86 processors with AVX-512, and this is none, or "
-            "oneDNN is switched off (`python -m d2lres doctor` says more): use precision='auto' "
-            "or 'float32'."
-        )
+    if precision == "bfloat16":
+        _check_bfloat16(has_bfloat16)
     if precision == "float32" or not has_bfloat16:
         return Compiled(traced, X, FLOAT32, FLOAT32)
     seconds = measured(traced, X, lambda plan: Compiled(traced, X, plan, plan))
@@ -81,6 +77,15 @@ def _compiled(net, X, precision):
     if "training" in seconds:
         training = fastest(seconds["training"], precision)
     return Compiled(traced, X, training, inference, seconds)
+
+
+def _check_bfloat16(is_there):
+    if not is_there:
+        raise RuntimeError(
+            "MXNet computes bfloat16 only on x86 processors with AVX-512, and this is none, or "
+            "oneDNN is switched off (`python -m d2lres doctor` says more): use precision='auto' "
+            "or 'float32'."
+        )
 
 
 def _plain(net, X):
@@ -110,6 +115,8 @@ class Compiled(gluon.Block):
     net : HybridBlock
     traced : Traced
         Its graphs before they were rewritten.
+    plans : dict of str to Plan
+        How it computes in "training" and in "inference".
     precision, inference_precision : str
         In which it trains, and in which it is applied.
     seconds : dict
@@ -119,10 +126,25 @@ class Compiled(gluon.Block):
     def __init__(self, traced, X, training, inference, seconds=None):
         super().__init__()
         self.net, self.traced, self.seconds = traced.net, traced, seconds or {}
-        self.precision, self.inference_precision = training.precision, inference.precision
-        self._plans, self._shape = {"training": training, "inference": inference}, X.shape
+        self.plans, self._shape = {"training": training, "inference": inference}, X.shape
         self._moving, self._graphs = False, {}
         self._graph(X, "training")  # fails now or never
+
+    @property
+    def precision(self):
+        return self.plans["training"].precision
+
+    @property
+    def inference_precision(self):
+        return self.plans["inference"].precision
+
+    def compute_by(self, plans) -> None:
+        """Compute by other plans from now on: those of a run that is resumed."""
+        plans = {kind: Plan(*plan) for kind, plan in plans.items()}
+        if any(plan.precision == "bfloat16" for plan in plans.values()):
+            _check_bfloat16(machine.has_bfloat16())
+        if plans != self.plans:
+            self.plans, self._graphs, self.seconds = plans, {}, {}
 
     def forward(self, X):
         if not isinstance(X, np.ndarray) or X.dtype != "float32":
@@ -148,7 +170,7 @@ class Compiled(gluon.Block):
         graph = self._graphs.get(key)
         if graph is None:
             _plain(self.net, X)
-            plan = self._plans["training" if kind == "training" else "inference"]
+            plan = self.plans["training" if kind == "training" else "inference"]
             new = _Graph(self.traced, X, kind, plan, fixed=X.shape[1:] == self._shape[1:])
             # other image sizes share what is alike, or memory would grow with each of them
             graph = next((g for g in self._graphs.values() if g.text == new.text), new)
@@ -160,7 +182,7 @@ class Compiled(gluon.Block):
     def __repr__(self):
         """Say what was rewritten, chosen and measured."""
         lines = [f"compiled for batches of shape {self._shape}"]
-        for kind, plan in self._plans.items():
+        for kind, plan in self.plans.items():
             times = "".join(
                 f"; {name}: {s:.3f} s a batch" for name, s in self.seconds.get(kind, {}).items()
             )

@@ -12,7 +12,7 @@ import mxnet as mx
 from mxnet import autograd, np, npx
 
 from ..files.whole import cache_folder, written_whole
-from ..runtime import machine
+from ..runtime import cores, machine
 
 __all__ = ["FLOAT32", "Plan", "fastest", "measured"]
 
@@ -30,6 +30,8 @@ class Plan(NamedTuple):
 
 
 FLOAT32 = Plan("float32")
+ALONE = 0.25  # of a processor: what others may use while a measurement counts for good
+BEHIND = 1.2  # times the fastest: such a plan is not measured again
 # which is fastest depends on the processor: some of oneDNN's layouts do not agree in 16 bits
 _PLANS = [
     FLOAT32,
@@ -56,20 +58,10 @@ def fastest(seconds: dict[str, float], precision: str) -> Plan:
 def measured(traced, X, candidate) -> dict[str, dict[str, float]]:
     """Return what the plans take for a batch, measured once for this machine and then remembered.
 
-    It is not remembered where one gave no finite numbers, which may be the fault of the weights. If
-    the network fails in float32, MXNet's error is raised.
-
-    Parameters
-    ----------
-    traced : Traced
-    X : float32 array, shape (batch, channels, height, width)
-    candidate : callable
-        ``candidate(plan)`` returns the network computed by a plan.
-
-    Returns
-    -------
-    dict of str to dict of str to float
-        For "inference", and for "training" if anything trains, the seconds of each plan that works.
+    ``candidate(plan)`` returns the network computed by a plan. Returned are, for "inference", and
+    for "training" if anything trains, the seconds of each plan that works. They are not remembered
+    where one gave no finite numbers, which may be the fault of the weights, or where others used
+    the processor meanwhile. If the network fails in float32, that is MXNet's error.
     """
     folder, key = cache_folder(), _fingerprint(traced, X)
     path = folder / "precision.json" if folder else None  # without one, it is measured every time
@@ -78,9 +70,13 @@ def measured(traced, X, candidate) -> dict[str, dict[str, float]]:
         if key not in known:
             runs = {"training": _train} if any(traced.trained) else {}
             runs["inference"] = lambda net, X: net(X)
-            found = {kind: _seconds(traced, X, candidate, run) for kind, run in runs.items()}
+            cores.follow()
+            watch = cores.Watch()
+            with cores.fixed(cores.current()):
+                found = {kind: _seconds(traced, X, candidate, run) for kind, run in runs.items()}
             known[key] = {kind: seconds for kind, (seconds, _) in found.items()}
-            if path and all(seconds and is_finite for seconds, is_finite in found.values()):
+            is_sure = all(seconds and is_finite for seconds, is_finite in found.values())
+            if path and is_sure and watch.others() < ALONE:
                 _write_json(path, known)
     return known[key]
 
@@ -111,7 +107,8 @@ def _seconds(traced, X, candidate, run, num_rounds=4):
     """Return the seconds that a run on a batch takes by each plan that works.
 
     The plans take turns, so that other work on the machine slows them all; the first round
-    allocates memory and does not count. Also returned is whether all that came out was finite.
+    allocates memory and does not count, and what falls behind drops out. Also returned is whether
+    all that came out was finite.
     """
     candidates, seconds, exact, is_finite = {}, {plan: [] for plan in _PLANS}, None, True
     for number in range(num_rounds):
@@ -127,6 +124,7 @@ def _seconds(traced, X, candidate, run, num_rounds=4):
             except mx.MXNetError:  # oneDNN lacks an operator in this precision or layout
                 if plan == FLOAT32:
                     raise
+                seconds[plan].clear()
                 continue
             took = time.perf_counter() - start
             exact = Y.copy() if exact is None else exact
@@ -134,7 +132,14 @@ def _seconds(traced, X, candidate, run, num_rounds=4):
             if abs(Y - exact).max() <= 0.1 * abs(exact).max():
                 candidates[plan] = net
                 seconds[plan].append(took)
-    return {str(plan): min(seconds[plan][1:]) for plan in candidates}, is_finite
+            else:
+                seconds[plan].clear()
+        best = {plan: min(seconds[plan][1:], default=0) for plan in candidates}
+        limit = BEHIND * min(best.values(), default=0)
+        candidates = {plan: net for plan, net in candidates.items() if best[plan] <= limit}
+        if number and len(candidates) < 2:
+            break
+    return {str(plan): min(of[1:]) for plan, of in seconds.items() if len(of) > 1}, is_finite
 
 
 def _train(net, X):

@@ -153,7 +153,7 @@ def state_of(net, trainer) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Parameters
     ----------
     net : mxnet.gluon.Block
-        Initialised, on one device.
+        Initialised. Of several devices, the first counts: what a step changes is the same on all.
     trainer : mxnet.gluon.Trainer
         Of its parameters.
     """
@@ -161,11 +161,11 @@ def state_of(net, trainer) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays, indices = {}, _indices(net, trainer)
     states = trainer._updaters[0].states
     for name, param in net._collect_params_with_prefix().items():
-        arrays[f"param:{name}"] = param.data().asnumpy()
+        arrays[f"param:{name}"] = param.list_data()[0].asnumpy()
         for i, array in enumerate(_arrays(states.get(indices.get(name)))):
             arrays[f"state{i}:{name}"] = array.asnumpy()
     optimizer = trainer._optimizer
-    counts = _update_counts(trainer)
+    counts = _update_counts(trainer, trainer._contexts[0])
     facts = {
         "optimizer": numbers_in(optimizer),
         "scheduler": numbers_in(optimizer.lr_scheduler),
@@ -176,21 +176,23 @@ def state_of(net, trainer) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def restore(net, trainer, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
     """Give a network and its trainer the state that ``state_of`` returned."""
-    updater, optimizer = trainer._updaters[0], trainer._optimizer
+    optimizer = trainer._optimizer
     indices = _indices(net, trainer)
     for name, param in net._collect_params_with_prefix().items():
         param.set_data(mx.np.array(arrays[f"param:{name}"]))
         index = indices.get(name)
         if name in facts["counts"]:
-            state = optimizer.create_state_multi_precision(index, param.data().as_nd_ndarray())
-            for i, array in enumerate(_arrays(state)):
-                array[:] = mx.np.array(arrays[f"state{i}:{name}"]).as_nd_ndarray()
-            updater.states[index], updater.states_synced[index] = state, True
+            for updater, data in zip(trainer._updaters, param.list_data(), strict=True):
+                state = optimizer.create_state_multi_precision(index, data.as_nd_ndarray())
+                for i, array in enumerate(_arrays(state)):
+                    array[:] = mx.np.array(arrays[f"state{i}:{name}"]).as_nd_ndarray()
+                updater.states[index], updater.states_synced[index] = state, True
     vars(optimizer).update(facts["optimizer"])
     if optimizer.lr_scheduler:
         vars(optimizer.lr_scheduler).update(facts["scheduler"])
     counts = {indices[name]: count for name, count in facts["counts"].items()}
-    _update_counts(trainer).update(counts)
+    for device in trainer._contexts:
+        _update_counts(trainer, device).update(counts)
 
 
 def _indices(net, trainer):
@@ -203,11 +205,9 @@ def _indices(net, trainer):
     return {name: number[id(param)] for name, param in params if id(param) in number}
 
 
-def _update_counts(trainer):
+def _update_counts(trainer, device):
     """Return the optimizer's own dictionary of how often each parameter was updated."""
-    return trainer._optimizer._all_index_update_counts.setdefault(
-        trainer._contexts[0].device_id, {}
-    )
+    return trainer._optimizer._all_index_update_counts.setdefault(device.device_id, {})
 
 
 def _arrays(state):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
@@ -86,15 +87,22 @@ class Meter:
     """Sums of loss and hits in an epoch, and the time they took.
 
     They are read one batch late, so that MXNet never waits for Python.
+
+    Parameters
+    ----------
+    num_parts : int, default 1
+        Parts of a batch, each added by itself.
     """
 
-    def __init__(self):
+    def __init__(self, num_parts: int = 1):
+        self._num_parts, self._late = num_parts, collections.deque()
         self.reset()
 
     def reset(self, loss_sum=0.0, hits=0, num_images=0, seconds=0.0):
         """Begin an epoch, or go on with the ``state`` of one."""
         self.loss_sum, self.hits, self.num_images = loss_sum, hits, num_images
-        self.seconds, self._last = seconds, None
+        self.seconds = seconds
+        self._late.clear()
         self.start()
 
     def start(self):
@@ -109,16 +117,15 @@ class Meter:
         return {k: getattr(self, k) for k in ("loss_sum", "hits", "num_images", "seconds")}
 
     def add(self, loss_sum, hits, num_images):
-        self.flush()
-        self._last = loss_sum, hits, num_images
+        self.flush(self._num_parts - 1)
+        self._late.append((loss_sum, hits, num_images))
 
-    def flush(self):
-        if self._last:
-            loss_sum, hits, num_images = self._last
+    def flush(self, leave=0):
+        while len(self._late) > leave:
+            loss_sum, hits, num_images = self._late.popleft()
             self.loss_sum += float(loss_sum)
             self.hits += int(hits)
             self.num_images += num_images
-            self._last = None
 
     @property
     def loss(self):

@@ -16,6 +16,7 @@ from typing import Any
 
 import mxnet as mx
 import numpy as onp
+from mxnet import gluon
 
 from .. import checks
 from ..data.batches import ArrayIter
@@ -42,19 +43,29 @@ class Keeper:
     meter : Meter
     train_iter : iterable of (X, y)
     num_classes : int
+    devices : list of mxnet.Context
+    workers : Alone or Workers
 
     Attributes
     ----------
+    num_batches : int
+        Steps in an epoch.
+    num_images : int
+        Images of the step at hand, those of all workers together.
     is_stopped : bool
         Whether ``batches`` ended early, because the run was told to stop.
     """
 
-    def __init__(self, fast, trainer, history, meter, train_iter, num_classes):
+    def __init__(
+        self, fast, trainer, history, meter, train_iter, num_classes, devices, workers
+    ):
         self.fast, self.trainer, self.history = fast, trainer, history
         self.meter, self.train_iter, self.batch = meter, train_iter, 0
-        self.num_classes = num_classes
+        self.num_classes, self.devices, self.workers = num_classes, devices, workers
+        self.num_batches, self.num_images = math.ceil(len(train_iter) / workers.num), 0
         self.is_stopped, self._checkpoints, self._is_saved = False, None, True
         self._signals = None
+        self._folder = None
 
     def keep_in(self, folder, recipe: dict[str, Any], loss, test_iter) -> None:
         """Save the run in a folder from now on, and go on from what is there of the same run."""
@@ -72,7 +83,10 @@ class Keeper:
             "data": _digest_of(self.train_iter),
             "test data": _digest_of(test_iter),
         }
-        self._checkpoints = Checkpoints(self._named(folder, identity), identity)
+        self.workers.must_agree(identity)
+        self._folder = folder = self._named(folder, identity)
+        if folder is not None and self.workers.rank == 0:
+            self._checkpoints = Checkpoints(folder, identity)
 
     def _named(self, folder, identity):
         """Put what identifies the run and the weights it starts from in the place of ``{run}``."""
@@ -86,13 +100,15 @@ class Keeper:
         with contextlib.ExitStack() as stack:
             stack.callback(onp.random.set_state, onp.random.get_state())  # see _to_come
             stack.callback(random.setstate, random.getstate())
+            state = None
             if self._checkpoints:
                 self._saved_at = time.monotonic()
                 stack.enter_context(self._checkpoints)
-                if state := self._checkpoints.load():
-                    self._go_on_from(*state)
+                state = self._checkpoints.load()
             if self._checkpoints or in_notebook():
                 self._signals = stack.enter_context(_Signals())
+            if state := self.workers.of_first(state):
+                self._go_on_from(*state)
             self._stack = stack.pop_all()
         return self
 
@@ -102,39 +118,79 @@ class Keeper:
     @property
     def num_done(self) -> int:
         """Batches that were trained on."""
-        return len(self.history) * len(self.train_iter) + self.batch
+        return len(self.history) * self.num_batches + self.batch
 
     def batches(self) -> Iterator:
         """Yield the batches of this epoch that are still to come; save the run between them."""
         self.meter.start()
         for X, y in self._to_come():
             if self.fast.traced.draws:
-                mx.random.seed(self._seed(self.batch))
+                mx.random.seed(self._seed(self._number))
             yield X, y
             self._check_loss()
             self.batch += 1
             if self._is_told_to_stop():
                 self.is_stopped = True
+                self.workers.leave()
                 return
         self.meter.stop()
         self._check_loss()
-        if not self.meter.num_images:
+        self._take_averages()
+        if not (self.num_images or self.meter.num_images):
             raise ValueError("train_iter gave no batch: there is nothing to train on")
 
     def _to_come(self):
+        """Yield this worker's batch of each step: an empty one, where there are not enough."""
         batches = checks.batches(self.train_iter, "train_iter", self.num_classes)
         if isinstance(self.train_iter, ArrayIter):
-            self.train_iter.epoch, self.train_iter.batch = len(self.history), self.batch
-            yield from batches
+            yield from self._every_so_many(batches)
             return
-        first = self.batch
+        num, of_step = self.workers.num, []
+        first = self.batch * num
         for number in itertools.count():
             for seed in (mx.random.seed, onp.random.seed, random.seed):  # a DataLoader's may be any
                 seed(self._seed(number, 2))
             if (batch := next(batches, None)) is None:
-                return
+                break
             if number >= first:
-                yield batch
+                of_step.append(batch)
+            if len(of_step) == num:
+                yield self._mine(of_step)
+                of_step = []
+        if of_step:
+            yield self._mine(of_step)
+
+    def _every_so_many(self, batches):
+        data, num = self.train_iter, self.workers.num
+        data.epoch, data.batch, data.every = len(self.history), self._number, num
+        nothing = mx.np.zeros((0, *data.image_shape)), mx.np.zeros(0, "int32")
+        steps = range(self.batch, self.num_batches)
+        for step, batch in itertools.zip_longest(steps, batches, fillvalue=nothing):
+            first, many = step * num * data.batch_size, num * data.batch_size
+            self.num_images = min(many, data.num_examples - first)
+            yield batch
+
+    def _mine(self, of_step):
+        self.num_images = sum(len(y) for _, y in of_step)
+        X, y = of_step[self.workers.rank % len(of_step)]
+        return (X, y) if self.workers.rank < len(of_step) else (X[:0], y[:0])
+
+    @property
+    def _number(self):
+        """The number of this worker's batch among those of all workers."""
+        return self.batch * self.workers.num + self.workers.rank
+
+    def split(self, X, y):
+        """Yield what each device gets of a batch; to one that gets nothing the step adds nothing."""
+        busy, idle = self.devices[: len(y)], self.devices[len(y) :]
+        for device in idle:
+            for param in self.trainer._params:
+                if param.grad_req != "null":
+                    param.grad(device)[:] = 0
+                    param.data(device)._fresh_grad = True
+        if busy:
+            parts = [gluon.utils.split_and_load(a, busy, even_split=False) for a in (X, y)]
+            yield from zip(*parts, strict=True)
 
     def _seeds(self, *more):
         """Return where random numbers of this epoch begin, whatever came before it."""
@@ -159,6 +215,24 @@ class Keeper:
             then = "the network is as it is now, the history ends with the epoch before"
             say(f"stopped in {self._where()}: {again if is_kept else then}")
         return came
+
+    def _take_averages(self):
+        """Give every device of every worker the averages of batch norm that the first one has.
+
+        Each normalises its own part of a batch, so they differ. Nothing else does.
+        """
+        if len(self.devices) * self.workers.num == 1 or self.workers.is_async:
+            return
+        params = [p for p in self.fast.net.collect_params().values() if p.grad_req == "null"]
+        if not params:
+            return
+        mx.npx.waitall()  # see state_of
+        flat = [param.list_data()[0].reshape(-1) for param in params]
+        flat = self.workers.first_value(mx.np.concatenate(flat))
+        for param in params:
+            size = param.list_data()[0].size
+            param.set_data(flat[:size].reshape(param.shape))
+            flat = flat[size:]
 
     def next_epoch(self) -> None:
         """Save the run at the end of an epoch."""
@@ -185,17 +259,19 @@ class Keeper:
         saved, num_epochs = History(**facts["history"]), self.history.run["num_epochs"]
         if (len(saved), facts["batch"]) > (num_epochs, 0):
             raise ValueError(
-                f"the run in {self._checkpoints.folder} is past num_epochs={num_epochs}: it has "
+                f"the run in {self._folder} is past num_epochs={num_epochs}: it has "
                 f"{len(saved)} epochs and {facts['batch']} batches. Ask for more epochs, or pass "
                 "another folder."
             )
+        self.fast.compute_by(facts["plans"])  # measured again, another might be the fastest
         restore(self.fast.net, self.trainer, arrays, facts)
         self.meter.reset(**facts["meter"])
         self.batch = facts["batch"]
         is_complete = len(saved) == num_epochs
         resumed = {"resumed": saved.run.get("resumed", 0) + (not is_complete)}
+        resumed |= {"precision": self.fast.precision}
         vars(self.history).update(vars(saved), run=self.history.run | resumed)
-        complete = f"the run in {self._checkpoints.folder} is complete"
+        complete = f"the run in {self._folder} is complete"
         say(complete if is_complete else f"resuming from {self._where()}")
 
     def _save(self):
@@ -205,7 +281,7 @@ class Keeper:
         for name, array in arrays.items():  # one step can spoil them before a loss shows it
             if name.startswith("param:") and not onp.isfinite(array).all():
                 raise self._diverged(f"{name.removeprefix('param:')} is no longer finite")
-        facts |= {"batch": self.batch, "meter": self.meter.state}
+        facts |= {"batch": self.batch, "meter": self.meter.state, "plans": self.fast.plans}
         facts["history"] = dataclasses.asdict(self.history)
         step = len(self.history) * (len(self.train_iter) + 1) + self.batch  # + 1: the epoch's end
         try:

@@ -28,16 +28,18 @@ class Progress:
         Epochs in the run and batches in an epoch.
     done : int, default 0
         Batches trained before.
+    is_shown : bool, default True
+        Of several workers, one shows the run.
     """
 
-    def __init__(self, history, num_epochs: int, num_batches: int, done: int = 0):
+    def __init__(self, history, num_epochs: int, num_batches: int, done: int = 0, is_shown=True):
         self.history, self.num_epochs = history, num_epochs
         self._count = {"total": num_epochs * num_batches, "initial": done, "unit": "batch"}
-        self.notebook = in_notebook()
+        self.notebook, self.is_shown = in_notebook(), is_shown
 
     def __enter__(self):
         if not self.notebook:
-            quiet = not is_terminal(sys.stderr)
+            quiet = not (self.is_shown and is_terminal(sys.stderr))
             self.bar = tqdm(**self._count, disable=quiet, leave=False)
             return self
         from IPython.display import Pretty, display
@@ -63,7 +65,7 @@ class Progress:
         """Show one more epoch."""
         if self.notebook:
             self.curves.draw(self.history)
-        else:
+        elif self.is_shown:
             say(f"{self.history}")
 
     def __exit__(self, *_):

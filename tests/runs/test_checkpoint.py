@@ -8,9 +8,13 @@ import mxnet as mx
 import numpy as onp
 import pytest
 from mxnet.gluon import nn
+from networks import in_a_row, initialized, values_of
 from tiny_run import At
 
-from d2lres import train
+from d2lres import train, training
+from d2lres.compiler.compiled import Compiled
+from d2lres.compiler.graph import Traced
+from d2lres.compiler.precision import Plan
 from d2lres.runs import keeper
 from d2lres.runs.checkpoint import Checkpoints
 
@@ -23,10 +27,8 @@ def run(stripes, folder=None, at=None, *, num_epochs=3, optimizer="sgd", dropout
     """Train a small network on four batches an epoch; return it and the history."""
     options = {"sgd": {"momentum": 0.9, "wd": 1e-3}, "adam": {}}[optimizer]
     mx.random.seed(0)
-    net = nn.HybridSequential()
-    net.add(nn.Conv2D(4, 3), nn.BatchNorm(), nn.Activation("relu"), nn.Dropout(dropout))
-    net.add(nn.GlobalAvgPool2D(), nn.Dense(2))
-    net.initialize(mx.init.Xavier())
+    layers = nn.Conv2D(4, 3), nn.BatchNorm(), nn.Activation("relu"), nn.Dropout(dropout)
+    net = initialized(in_a_row(*layers, nn.GlobalAvgPool2D(), nn.Dense(2)))
     lr = kwargs.pop("lr", 0.1)
     cosine = mx.lr_scheduler.CosineScheduler(12, lr, final_lr=0, warmup_steps=3)
     data = stripes(num=30, batch_size=8, augment=at or At()), stripes(shuffle=False)
@@ -35,12 +37,9 @@ def run(stripes, folder=None, at=None, *, num_epochs=3, optimizer="sgd", dropout
     return net, history
 
 
-def values(net):
-    return [p.data().asnumpy() for p in net._collect_params_with_prefix().values()]
-
-
 def assert_equal_runs(one, other):
-    for a, b in zip(values(one[0]), values(other[0]), strict=True):
+    params = [values_of(net._collect_params_with_prefix()) for net, _ in (one, other)]
+    for a, b in zip(*params, strict=True):
         onp.testing.assert_array_equal(a, b)
     for name in ("train_loss", "train_acc", "test_acc"):
         assert getattr(one[1], name) == getattr(other[1], name)
@@ -84,34 +83,29 @@ def test_a_run_on_a_loader_of_gluon_goes_on_with_the_same_images(stripes, tmp_pa
     assert_equal_runs(tried(tmp_path), tried(None))
 
 
-def test_a_run_that_is_complete_is_not_repeated(stripes, tmp_path, capsys):
+def test_a_run_that_is_complete_is_not_repeated_or_made_shorter(stripes, tmp_path, capsys):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     first = run(stripes, tmp_path)
     again = run(stripes, tmp_path)
     assert_equal_runs(again, first)
     assert again[1].seconds == first[1].seconds and not again[1].run["resumed"]
     output = capsys.readouterr().out
     assert f"the run in {tmp_path} is complete\n" in output and "resuming" not in output
-
-
-def test_a_longer_run_is_not_taken_for_a_shorter_one(stripes, tmp_path):
-    mx.random.seed(0)
-    run(stripes, tmp_path)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     with pytest.raises(ValueError, match="is past num_epochs=2: it has 3 epochs and 0 batches"):
         run(stripes, tmp_path, num_epochs=2)
 
 
-def test_ctrl_c_works_as_before_when_a_run_has_ended(stripes, tmp_path):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    run(stripes, tmp_path, stop_at(1))
-    run(stripes, tmp_path)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
 def test_a_shutdown_goes_on_once_the_run_is_saved(stripes, tmp_path, capsys):
     came = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+
+    def shut_down(number, frame):
+        came.append(number)
+
+    before = signal.signal(signal.SIGTERM, shut_down)
     try:
         run(stripes, tmp_path, stop_at(4, signal.SIGTERM))
+        assert signal.getsignal(signal.SIGTERM) is shut_down  # as before
     finally:
         signal.signal(signal.SIGTERM, before)
     assert came == [signal.SIGTERM] and "stopped in epoch 1, batch 4" in capsys.readouterr().out
@@ -147,29 +141,42 @@ def test_parameters_that_are_no_numbers_are_not_saved(stripes, tmp_path, saves_e
 
 
 def test_another_run_does_not_go_on_from_there(stripes, tmp_path):
-    run(stripes, tmp_path, num_epochs=1)
+    run(stripes, tmp_path, num_epochs=1, threads=1)
     for change, words in [
         ({"lr": 0.2}, "lr: 0.1 there, 0.2 here"),
         ({"seed": 5}, "seed: 0 there, 5 here"),
         ({"optimizer": "adam"}, "optimizer: sgd there, adam here"),
+        ({"threads": 2}, "threads: 1 there, 2 here"),
         ({"dropout": 0.4}, "network: "),
         ({"at": lambda images, rng: images}, "augment: At.. there, <lambda> here"),
         ({"loss": mx.gluon.loss.SoftmaxCrossEntropyLoss(weight=2)}, "loss: "),
     ]:
         with pytest.raises(ValueError, match=f"of another run.*{words}.*another folder"):
-            run(stripes, tmp_path, **change)
+            run(stripes, tmp_path, **{"threads": 1} | change)
     for change, words in [({"num": 29}, "run .data: "), ({"shuffle": False}, "shuffle: True")]:
         with pytest.raises(ValueError, match=words):
             run(lambda change=change, **kwargs: stripes(**kwargs | change), tmp_path)
     with pytest.raises(ValueError, match="another run .test data: [^;]*. Repeat"):
-        run(lambda num=33, **kwargs: stripes(num, **kwargs), tmp_path)
+        run(lambda num=33, **kwargs: stripes(num, **kwargs), tmp_path, threads=1)
 
 
-def test_two_runs_cannot_write_to_one_folder(tmp_path):
-    with Checkpoints(tmp_path, {}), pytest.raises(BlockingIOError, match="another run is writing"):
-        Checkpoints(tmp_path, {}).__enter__()
-    with Checkpoints(tmp_path, {}):
-        pass
+def test_a_run_goes_on_by_the_plans_it_began_with(stripes, tmp_path, monkeypatch):
+    """What is the fastest may be measured otherwise the second time, beside other programs."""
+    began = {"training": Plan("float32"), "inference": Plan("float32", 17, fused=False)}
+    compiled = []
+
+    def compile_by(plans):
+        def other(net, X, precision):
+            compiled.append(Compiled(Traced(net), X, **plans))
+            return compiled[-1]
+
+        monkeypatch.setattr(training, "compile", other)
+
+    compile_by(began)
+    run(stripes, tmp_path, stop_at(1))
+    compile_by(dict.fromkeys(began, Plan("float32", 4)))
+    _, history = run(stripes, tmp_path)
+    assert compiled[-1].plans == began and history.run["precision"] == "float32"
 
 
 def test_the_last_two_are_kept_and_the_last_good_one_is_taken(tmp_path, capsys):
@@ -255,7 +262,11 @@ def test_a_folder_may_begin_at_home(stripes, tmp_path, monkeypatch):
     assert [file.suffix for file in (tmp_path / "runs/mine").iterdir()] == [".safetensors"]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path, faults):
+def test_a_folder_that_another_run_writes_to_or_that_cannot_be_made(tmp_path, faults):
+    with Checkpoints(tmp_path, {}), pytest.raises(BlockingIOError, match="another run is writing"):
+        Checkpoints(tmp_path, {}).__enter__()
+    with Checkpoints(tmp_path, {}):
+        pass  # once the other has ended
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
         words = f"no checkpoints can be written to {folder} .*another"
