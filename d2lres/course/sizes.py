@@ -1,9 +1,14 @@
 """How large a lesson runs: the one place where images, resolution and epochs are chosen."""
 
 import os
+import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 __all__ = ["Scale", "scale"]
+
+CLONE = Path(__file__).parents[2]
+KEPT = 3  # runs of one name
 
 
 class Scale(NamedTuple):
@@ -50,6 +55,24 @@ class Scale(NamedTuple):
 
         if self.decay:
             return CosineScheduler(self.num_epochs * num_batches, self.lr, final_lr=0)
+
+    def checkpoint(self, name: str, clone: Path = CLONE) -> str | None:
+        """Return where a lesson keeps a run, for ``train``: so it goes on after a kernel's restart.
+
+        That is under ``out/``, for each scale, name and start by itself. At ``"quick"``, and where
+        nothing can be written, it is None: the run is not kept.
+        """
+        folder = clone / "out" / "checkpoints" / self.name
+        if self.name == "quick" or not (clone / "notebooks").is_dir():
+            return None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return None
+        runs = sorted(folder.glob(f"{name}-????????"), key=lambda run: run.stat().st_mtime)
+        for run in runs[:-KEPT]:
+            shutil.rmtree(run, ignore_errors=True)
+        return os.path.relpath(folder / f"{name}-{{run}}") if os.access(folder, os.W_OK) else None
 
 
 _SCALES = {
