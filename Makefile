@@ -98,6 +98,7 @@ test-gpu: setup ## check the GPU's MXNet as far as the driver, in whose place gc
 	LD_LIBRARY_PATH=.venvs/$@ .venvs/$@/bin/python tests/driver/check_gpu.py
 
 notebooks: setup data ## run every notebook at scale lesson and save it with its outputs
+	rm -rf out/checkpoints
 	D2LRES_SCALE=lesson $(RUN) nbconvert --to=notebook --inplace --execute \
 	  --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 
