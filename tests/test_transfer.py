@@ -79,12 +79,16 @@ def test_what_has_no_head_to_replace():
         replace_head(small_resnet((4, 8)), 2)
 
 
-def step(net, X, fast=None):
+def trainer_of(net):
+    return gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
+
+
+def step(net, X, trainer):
     """Take a step of training; return the output."""
     with autograd.record():
-        Y = (fast or net)(X)
+        Y = net(X)
     Y.backward()
-    gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1}).step(len(X))
+    trainer.step(len(X))
     mx.npx.waitall()
     return Y
 
@@ -97,11 +101,12 @@ def test_what_is_frozen_stays(compiled):
         moving = fast(X)
     freeze(features(net))
     expected, before = net(X), [values(part) for part in (net[:-1], net[-1])]
-    Y = step(net, X, fast)
+    trainer = trainer_of(net)
+    Y = step(fast, X, trainer)
     assert abs(Y - expected).max() < 1e-5 < abs(Y - moving).max()  # by the averages, in training
     assert all(same(before[0], values(net[:-1]))) and not any(same(before[1], values(net[-1])))
     unfreeze(net)
-    Y = step(net, X, fast)
+    Y = step(fast, X, trainer)
     assert abs(Y - fast(X)).max() > 1e-3 and not any(same(before[0], values(net[:-1])))
 
 
@@ -207,7 +212,7 @@ def test_a_step_is_divided_by_the_factor():
     layer_lr(net, 10)
     weight = next(p for n, p in net[1].collect_params().items() if n.endswith("weight"))
     before = weight.data().copy()
-    step(net, X)
+    step(net, X, trainer_of(net))
     assert abs(weight.data() - (before - 0.1 * 10**-3 * weight.grad() / 4)).max() < 1e-6
 
 

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import nbformat
 import pytest
@@ -45,13 +46,11 @@ def _actions(parser):
     return parser._actions
 
 
-def test_doctor(capsys):
-    assert main(["doctor"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith(f"d2lres        {__version__}\n") and "\nFashion-MNIST " in out
-
-
 def test_the_status_of_doctor_says_whether_mxnet_works(monkeypatch, capsys):
+    assert main(["doctor"]) == 0  # this machine is healthy
+    out = capsys.readouterr().out
+    assert out.startswith(f"d2lres        {__version__}\nMXNet         mxnet")
+    assert "\nFashion-MNIST " in out and "amiss" not in out
     monkeypatch.setattr("d2lres.runtime.machine.in_the_way", lambda: ["it is broken."])
     assert main(["doctor"]) == 1
     assert "amiss: it is broken." in capsys.readouterr().out.splitlines()
@@ -69,10 +68,6 @@ def test_data(bare_machine, monkeypatch, capsys):
     missing = "of Fashion-MNIST only a sample", "CIFAR-10 is not on", "CIFAR-100 is not on"
     for line, words in zip(err.splitlines(), missing, strict=True):
         assert line.startswith(f"d2lres: {words}")
-
-
-def test_data_by_name(bare_machine, monkeypatch, capsys):
-    monkeypatch.setenv("D2LRES_OFFLINE", "1")
     assert main(["data", "fashion-mnist"]) == 1
     assert capsys.readouterr().out.count("\n") == 1
     assert main(["data", "cifar-100"]) == 1
@@ -90,45 +85,28 @@ def test_train_records_the_run(tmp_path, monkeypatch, capsys):
     assert "40 images of 28x28 pixels, 1 epoch," in capsys.readouterr().out
 
 
-def test_what_the_processor_cannot_is_said_in_a_line(bare_machine, monkeypatch, capsys):
-    monkeypatch.setattr(machine, "has_bfloat16", lambda: False)
-    monkeypatch.setenv("D2LRES_OFFLINE", "1")
-    assert main(["train", "--scale", "quick", "--precision", "bfloat16"]) == 1
-    assert capsys.readouterr().err.startswith("d2lres: MXNet computes bfloat16 only")
-
-
-@pytest.mark.parametrize("option, name", [("--epochs", "num_epochs"), ("--num-valid", "num_valid")])
-def test_none_of_what_is_counted(option, name, bare_machine, monkeypatch, capsys):
-    monkeypatch.setenv("D2LRES_OFFLINE", "1")
-    assert main(["experiment", "fast", option, "0"]) == 1
-    assert f"d2lres: {name} must be a whole number of at least 1, not 0" in capsys.readouterr().err
-
-
 def test_transfer(monkeypatch):
     calls = []
-    monkeypatch.setattr(
-        "d2lres.course.experiments.transfer_experiment", lambda *args: calls.append(args) or [{}]
-    )
+    name = "d2lres.course.experiments.transfer_experiment"
+    monkeypatch.setattr(name, lambda *args: calls.append(args) or [{}])
     assert main(["transfer"]) == main(["transfer", "--record", "x.json"]) == 0
     assert calls == [("results/transfer.json",), ("x.json",)]
 
 
-@pytest.mark.parametrize("kind", ["validation", "test"])
-def test_train_by_a_recipe(kind, bare_machine, tmp_path, monkeypatch, capsys):
+def test_train_by_a_recipe(bare_machine, tmp_path, monkeypatch, capsys):
     few = {"options": {"widths": (4, 8)}, "batch_size": 500, "num_train": 1000}
     monkeypatch.setitem(RECIPES, "fast", RECIPES["fast"]._replace(**few))
     monkeypatch.setenv("D2LRES_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    valid = ["--num-valid", "500"] * (kind == "validation")
-    command = "experiment fast --epochs 2 --seed 5 --precision float32 --record ~/run.json"
-    assert main([*command.split(), *valid]) == 0
+    command = "experiment fast --epochs 2 --seed 5 --precision float32 --num-valid 500"
+    assert main([*command.split(), "--record", "~/run.json"]) == 0
     history = json.loads((tmp_path / "run.json").read_text())
     assert len(history["test_acc"]) == 2 and history["run"]["seed"] == 5
     assert history["run"]["recipe"]["num_epochs"] == 2
     out = capsys.readouterr().out
     assert out.startswith("Recipe(network='small_resnet', options={'widths': (4, 8)}, ")
-    assert f"\n{kind} accuracy {history['test_acc'][-1]:.1%} after " in out
+    assert f"\nvalidation accuracy {history['test_acc'][-1]:.1%} after " in out
     assert not (tmp_path / "results").exists()
 
 
@@ -160,43 +138,58 @@ def test_predict_needs_pictures(tmp_path, capsys):
     assert "1.jpg is no JPEG, PNG, GIF, BMP or WebP that can be" in err and "No such file" in err
 
 
-def test_a_training_that_came_to_nothing_ends_in_one_line(monkeypatch, capsys):
-    def fail(**_):
-        raise FloatingPointError("the loss is nan")
-
-    monkeypatch.setattr("d2lres.__main__._train", fail)
-    assert main(["train"]) == 1
-    assert capsys.readouterr().err == "d2lres: the loss is nan\n"
-
-
-def test_what_cannot_be_done_is_said_in_one_line(capsys):
-    for command, words in {
-        "train --scale huge": "no scale 'huge': D2LRES_SCALE is one of quick, lesson, full",
-        "experiment huge": "no experiment 'huge': choose one of fast, plain20",
-        "run missing.ipynb": "there is no lesson missing.ipynb",
-        "run 99": "there is no lesson notebooks/99",
-    }.items():
-        assert main(command.split()) == 1
-        out, err = capsys.readouterr()
-        assert out == "" and err.startswith(f"d2lres: {words}") or words in err
-        assert err.count("\n") == 1
+@pytest.mark.parametrize(
+    ("error", "status", "err"),
+    [
+        (FloatingPointError("the loss is nan"), 1, "d2lres: the loss is nan\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_a_training_that_was_stopped_or_came_to_nothing(error, status, err, monkeypatch, capsys):
+    monkeypatch.setattr("d2lres.__main__._train", Mock(side_effect=error))
+    assert main(["train"]) == status
+    assert capsys.readouterr() == ("", err)
 
 
-def test_a_command_that_was_stopped_says_nothing(monkeypatch, capsys):
-    def press_stop(**_):
-        raise KeyboardInterrupt
+WHOLE = "must be a whole number of at least 1, not 0"
+CANNOT = {
+    "train --scale huge": "no scale 'huge': D2LRES_SCALE is one of quick, lesson, full",
+    "train --scale quick --precision bfloat16": "MXNet computes bfloat16 only",
+    "experiment huge": "no experiment 'huge': choose one of fast, plain20",
+    "experiment fast --epochs 0": f"num_epochs {WHOLE}",
+    "experiment fast --num-valid 0": f"num_valid {WHOLE}",
+    "run missing.ipynb": "there is no lesson missing.ipynb",
+    "run 99": "there is no lesson notebooks/99",
+    "summary resnet19 --input 3x8x8": "no network 'resnet19'; there are resnet18, resnet34, resnet",
+    "summary cifar_resnet21 --input 3x8x8": "depth is 6n + 2",
+    "summary resnet18 --input 3,8,8": "--input is channels x height x width, like 3x224x224, not",
+    "summary resnet18 --input 8x8": "input_shape is (channels, height, width)",
+    "summary resnet18 --input 3x8x8 --classes 0": "--classes is at least 1, not 0",
+}
 
-    monkeypatch.setattr("d2lres.__main__._data", press_stop)
-    assert main(["data"]) == 130
-    assert capsys.readouterr() == ("", "")
+
+@pytest.mark.parametrize("command", CANNOT)
+def test_what_cannot_be_done_is_said_in_one_line(command, bare_machine, monkeypatch, capsys):
+    monkeypatch.setenv("D2LRES_OFFLINE", "1")
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: False)
+    assert main(command.split()) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("d2lres: ") and CANNOT[command] in err and err.count("\n") == 1
 
 
-def never(*_, **__):
-    raise AssertionError("this takes hours")
+never = Mock(side_effect=AssertionError("this takes hours"))
 
 
 @pytest.mark.parametrize("path", ["file/run.json", "file/new/run.json", "folder.safetensors"])
-@pytest.mark.parametrize("command", ["train", "experiment resnet20", "--weights", "transfer"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --record",
+        "transfer --record",
+        "experiment resnet20 --record",
+        "experiment resnet20 --weights",
+    ],
+)
 def test_a_path_that_cannot_be_written_is_found_before_the_work(
     command, path, bare_machine, tmp_path, monkeypatch, capsys, stripes
 ):
@@ -204,17 +197,13 @@ def test_a_path_that_cannot_be_written_is_found_before_the_work(
     monkeypatch.setattr("d2lres.train", never)
     monkeypatch.setattr("d2lres.course.experiments._learned", never)
     monkeypatch.setattr(Recipe, "run", never)
-    monkeypatch.setattr(Recipe, "load", lambda *_: (stripes(), stripes()))
-    monkeypatch.setattr(
-        "d2lres.course.experiments.load_data_cifar10", lambda *_, **__: (stripes(), stripes())
-    )
+    data = Mock(return_value=(stripes(), stripes()))
+    monkeypatch.setattr(Recipe, "load", data)
+    monkeypatch.setattr("d2lres.course.experiments.load_data_cifar10", data)
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.safetensors").mkdir()
-    if command == "--weights":
+    if command.endswith("weights"):
         path = path.replace("json", "safetensors")
-        command = "experiment resnet20 --weights"
-    else:
-        command += " --record"
     assert main([*command.split(), path]) == 1
     assert capsys.readouterr().err.startswith(f"d2lres: {path} cannot be written: ")
     assert {p.name for p in tmp_path.iterdir()} == {"file", "folder.safetensors"}
@@ -242,11 +231,13 @@ def test_a_reader_that_has_left_is_no_error(command, bare_machine, monkeypatch, 
     assert "Broken pipe" not in capsys.readouterr().err
 
 
-def test_a_full_disk_is_said_once(monkeypatch, capsys):
+def test_a_full_disk_is_said_once_and_no_stdout_not_at_all(monkeypatch, capsys):
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         assert main(SUMMARY) == 1
     assert capsys.readouterr().err == "d2lres: [Errno 28] No space left on device\n"
+    monkeypatch.setattr(sys, "stdout", None)  # nothing is printed where there is nowhere to print
+    assert main(SUMMARY) == 0
 
 
 @pytest.mark.parametrize(
@@ -265,15 +256,9 @@ def test_streams_that_are_not_there(shell, status, err, tmp_path):
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
-def test_nothing_is_printed_where_there_is_nowhere_to_print(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", None)
-    assert main(SUMMARY) == 0
-
-
 def test_names_that_the_terminal_cannot_show(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "d2lres.narrow_resnet18", lambda pretrained: lambda X: np.zeros((len(X), 100))
-    )
+    net = lambda X: np.zeros((len(X), 100))  # noqa: E731
+    monkeypatch.setattr("d2lres.narrow_resnet18", lambda pretrained: net)
     screen = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(screen, encoding="ascii"))
     paths = [f"{tmp_path}/{name}.png" for name in ("été", "bad\udcff")]
@@ -294,45 +279,42 @@ def test_a_lesson_by_its_number(monkeypatch):
         assert str(lessons._notebook(number)) == "notebooks/03_fashion_mnist.ipynb"
 
 
-def test_a_lesson_runs_where_there_are_no_streams(tmp_path):
-    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "tiny.ipynb")
-    command = f"{sys.executable} -m d2lres run tiny.ipynb <&- >&- 2>&-"
-    assert subprocess.run(["bash", "-c", command], cwd=tmp_path).returncode == 0
-    assert (tmp_path / "out" / "tiny.html").is_file()
-
-
-def test_a_lesson_runs_in_this_python(tmp_path, monkeypatch, capsys):
-    """Whatever the folders that clusters put into JUPYTER_PATH, and the notebook, call it."""
+@pytest.fixture
+def their_jupyter(tmp_path, monkeypatch):
+    """Kernels that are not this Python, as clusters put their folders into JUPYTER_PATH."""
     for name in ("python3", "theirs"):
         folder = tmp_path / "jupyter" / "kernels" / name
         folder.mkdir(parents=True)
         argv = {"argv": ["/bin/false"], "display_name": "theirs", "language": "python"}
         (folder / "kernel.json").write_text(json.dumps(argv))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    code = "import sys; print(sys.executable)"
-    cell = nbformat.v4.new_code_cell(code, metadata={"tags": ["result"]})
-    for metadata in ({}, {"kernelspec": {"name": "theirs", "display_name": "theirs"}}):
-        book = nbformat.v4.new_notebook(cells=[cell], metadata=metadata)
-        nbformat.write(book, tmp_path / "tiny.ipynb")
-        run_lesson(tmp_path / "tiny.ipynb", tmp_path / "out")
-        assert capsys.readouterr().out == f"{sys.executable}\n"
 
 
-def test_a_lesson_without_a_browser(tmp_path, capsys):
-    cells = [
-        nbformat.v4.new_code_cell("print('two:', 1 + 1)", metadata={"tags": ["result"]}),
-        nbformat.v4.new_code_cell(
-            "from d2lres import History, plot_history\n"
-            "plot_history(History([2.0], [0.5], [0.4], [1.0], [9.0]))",
-            metadata={"tags": ["curves"]},
-        ),
-        nbformat.v4.new_code_cell(
-            "from tqdm.notebook import tqdm\nfor i in tqdm(range(3), leave=False): pass"
-        ),
-    ]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "tiny.ipynb")
+@pytest.mark.slow
+def test_a_lesson_runs_in_this_python_where_there_are_no_streams(tmp_path, their_jupyter):
+    cell = nbformat.v4.new_code_cell("import sys; open('python', 'w').write(sys.executable)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "tiny.ipynb")
+    command = f"{sys.executable} -m d2lres run tiny.ipynb <&- >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out" / "tiny.html").is_file()
+    assert (tmp_path / "python").read_text() == sys.executable
+
+
+@pytest.mark.slow
+def test_a_lesson_without_a_browser_runs_in_this_python(tmp_path, capsys, their_jupyter):
+    """Whatever the notebook calls it."""
+    sources = {
+        "result": "import sys; print('two:', 1 + 1, sys.executable)",
+        "curves": "from d2lres import History, plot_history\n"
+        "plot_history(History([2.0], [0.5], [0.4], [1.0], [9.0]))",
+        "bar": "from tqdm.notebook import tqdm\nfor i in tqdm(range(3), leave=False): pass",
+    }
+    cells = [nbformat.v4.new_code_cell(s, metadata={"tags": [t]}) for t, s in sources.items()]
+    metadata = {"kernelspec": {"name": "theirs", "display_name": "theirs"}}
+    book = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+    nbformat.write(book, tmp_path / "tiny.ipynb")
     html, picture = run_lesson(tmp_path / "tiny.ipynb", tmp_path / "out")
     captured = capsys.readouterr()
-    assert captured.out == "two: 2\n" and "3/3" in captured.err
+    assert captured.out == f"two: 2 {sys.executable}\n" and "3/3" in captured.err
     assert html.name == "tiny.html" and "<img" in html.read_text(encoding="utf-8")
     assert picture.name == "tiny_curves.png" and picture.read_bytes().startswith(b"\x89PNG")

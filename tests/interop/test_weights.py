@@ -302,13 +302,10 @@ def test_members_that_cannot_be_unpacked(tmp_path, fits):
         refused(tmp_path / "x.npz", words)
 
 
-def test_a_name_without_a_file(tmp_path):
+def test_names_of_which_nothing_is_read(tmp_path):
     refused(tmp_path / "none.npz", "none.npz", FileNotFoundError)
     refused(tmp_path / "none.safetensors", "none.safetensors", FileNotFoundError)
     refused(tmp_path, "read from a .safetensors or .npz file")
-
-
-def test_pickles_are_refused_by_name(tmp_path):
     (tmp_path / "resnet18.pth").write_bytes(b"")
     refused(tmp_path / "resnet18.pth", "but this is 'resnet18.pth'.*run any program")
     refused("x.keras", "but this is 'x.keras'", load=load_keras_weights)
