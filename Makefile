@@ -13,8 +13,17 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # A kernel takes its inline figures from its own default, not from the caller's shell.
 unexport MPLBACKEND
 
+# In what `make bundle` made, all that would be fetched is there.
+ifneq ($(wildcard offline),)
+export PIP_NO_INDEX := 1
+export PIP_FIND_LINKS := $(CURDIR)/offline/wheels
+export UV_NO_INDEX := 1
+export UV_FIND_LINKS := $(CURDIR)/offline/wheels
+export D2LRES_DATA ?= $(CURDIR)/offline/data
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help setup lab run data fashion-mnist doctor test test-quick test-faults test-pythons test-peers test-gpu notebooks bench readme lint format fuzz audit lock clean
+.PHONY: help setup lab run data fashion-mnist doctor test test-quick test-faults test-pythons test-peers test-gpu notebooks book slides bundle catalogues bench readme lint format fuzz audit lock clean
 
 help: ## say what the targets do
 	@echo "make TARGET, where TARGET is one of"
@@ -102,6 +111,31 @@ notebooks: setup data ## run every notebook at scale lesson and save it with its
 	D2LRES_SCALE=lesson $(RUN) nbconvert --to=notebook --inplace --execute \
 	  --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 
+# What the site is made with, for `make book` and `make slides` only: no environment, but a folder
+# that they have Python look into first.
+SITE := PYTHONPATH=.site-packages .venv/bin/python
+
+.site-packages/installed: requirements-site.lock .venv/stamp.json
+	rm -rf .site-packages
+	.venv/bin/uv --quiet pip install --python=.venv/bin/python --target=.site-packages $(LOCKED)=$<
+	touch $@
+
+.venv/stamp.json: | setup ;
+
+book: .site-packages/installed ## make out/book, the course as a site that needs no network (LANGUAGE=de: by docs/locale/de)
+	$(SITE) -m sphinx -W --keep-going --quiet -c docs -d out/doctrees $(if $(LANGUAGE),-D language=$(LANGUAGE)) . out/book
+
+slides: .site-packages/installed ## make out/slides, a file of slides for each lesson
+	$(SITE) tools/slides.py
+
+bundle: book slides ## make an archive of all this, with packages and data, for a room without network
+	-$(RUN) d2lres data
+	.venv/bin/python tools/bundle.py
+
+catalogues: .site-packages/installed ## gather the site's sentences in docs/locale for LANGUAGE=de to translate
+	$(SITE) -m sphinx --quiet -b gettext -c docs -d out/doctrees . out/catalogues
+	$(SITE) -m sphinx_intl --config=docs/conf.py update --pot-dir=out/catalogues --locale-dir=docs/locale --language=$(LANGUAGE)
+
 bench: setup $(if $(filter torch,$(PEERS)),.venv-torch/installed) ## measure the speed beside others' (PEERS=torch: also PyTorch's)
 	$(GET_DATA)
 	.venv/bin/python benchmarks/bench.py $(if $(PEERS),--peers $(PEERS))
@@ -137,22 +171,24 @@ fuzz: setup ## search for bytes that the readers of files fail on (FUZZ_SECONDS=
 
 # --strict: what could not be looked up is not said to be well.
 audit: setup ## ask the Python Packaging Advisory Database about every locked version (see SECURITY.md)
-	for extra in cpu gpu; do \
+	for extra in cpu gpu site; do \
 	  .venv/bin/uv tool run --quiet pip-audit==2.10.1 --strict --require-hashes --disable-pip \
 	    --requirement=requirements-$$extra.lock || exit 1; \
 	done
 
 # Versions that are locked and still fit stay as they are; delete the locks first to renew them all.
-lock: .venv/bin/uv ## renew requirements-cpu.lock and -gpu.lock from pyproject.toml
+lock: .venv/bin/uv ## renew the locks from pyproject.toml
 	for extra in cpu gpu; do \
 	  .venv/bin/uv pip compile pyproject.toml --universal --python-version=3.10 \
 	    --extra=$$extra --extra=onnx --extra=dev --generate-hashes --quiet \
 	    --custom-compile-command="make lock" --output-file=requirements-$$extra.lock || exit 1; \
 	done
+	.venv/bin/uv pip compile --group=site --universal --python-version=3.10 --generate-hashes \
+	  --quiet --custom-compile-command="make lock" --output-file=requirements-site.lock
 
 .venv/bin/uv:
 	@$(MAKE) setup
 
 clean: ## remove .venv, out/ and caches (the downloaded data stays)
-	rm -rf .venv .venvs .venv-torch out dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venvs .venv-torch .site-packages out dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
