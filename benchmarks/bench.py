@@ -29,6 +29,7 @@ from table import tables
 
 HERE = Path(__file__).resolve().parent
 SECONDS = 1  # a measurement goes on for that long, or for one step if a step takes longer
+BUSY = ("resnet18_28", "cifar_resnet20")  # also measured beside another program that computes
 KEEP = 1.15  # a variant of PyTorch stays while it takes at most that x the best of its precision
 
 
@@ -166,18 +167,22 @@ def interleave(workers, rounds):
 
 
 def mxnet_worker(peer, workload="", *more, **env):
-    """Start d2lres or a peer that runs in this Python."""
+    """Start d2lres or a peer that runs in this Python, with the variables of ``env``."""
     command = [sys.executable, str(HERE / "workers_mxnet.py"), peer, workload, *more]
     return Worker(peer, command, {**_plain_environment(), **env})
 
 
 def torch_worker(python, variant, workload=""):
     """Start a variant of PyTorch in the Python that has it."""
+    command = [python, str(HERE / "workers_torch.py"), variant, workload]
+    return Worker(f"torch {variant}", command, {**_plain_environment(), **all_cores()})
+
+
+def all_cores():
+    """Return what fixes the number of threads at one for each physical core."""
     from d2lres.runtime.machine import physical_cores
 
-    command = [python, str(HERE / "workers_torch.py"), variant, workload]
-    threads = {"OMP_NUM_THREADS": str(physical_cores())}
-    return Worker(f"torch {variant}", command, {**_plain_environment(), **threads})
+    return {"OMP_NUM_THREADS": str(physical_cores())}
 
 
 def _plain_environment():
@@ -204,13 +209,18 @@ def torch_variants(bfloat16):
 
 
 def start_ours(workers, workload, bfloat16):
-    """Start d2lres and its peers in MXNet, ready to be measured."""
-    peers = ["d2lres", "plain", "model_zoo"] + ["d2l"] * workload.startswith("resnet18")
-    started = workers.start(*(mxnet_worker(peer, workload) for peer in peers))
+    """Start d2lres and its peers in MXNet, ready to be measured.
+
+    Stopped while others take their turns, d2lres would take them for other programs that need the
+    cores: the number of its threads is fixed, as it is where nobody else computes.
+    """
+    peers = ["plain", "model_zoo"] + ["d2l"] * workload.startswith("resnet18")
+    ours = mxnet_worker("d2lres", workload, **all_cores())
+    started = workers.start(ours, *(mxnet_worker(peer, workload) for peer in peers))
     prepare(started[:1])  # alone: it may have to measure which precision is faster
     if "bfloat16" in started[0].about["precision"].values():
         off = {"DNNL_MAX_CPU_ISA": "AVX512_CORE"}  # what a processor without bfloat16 has at best
-        worker = mxnet_worker("d2lres_float32", workload, "float32", **off)
+        worker = mxnet_worker("d2lres_float32", workload, "float32", **off, **all_cores())
         started += workers.start(worker)
     prepare(started[1:], at_once=2)
     for worker in started:
@@ -311,6 +321,42 @@ def memory_of_training(workload, precision):
         return worker.about["memory_mb"]
 
 
+@contextlib.contextmanager
+def another_program():
+    """Let another program compute without a pause, at normal priority."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measure_busy(rounds, workload, python):
+    """Measure training beside another program that computes; return the images per second.
+
+    "alone" is d2lres without that program.
+    """
+    with Workers() as workers:
+        one_thread = mxnet_worker("d2lres", workload, "float32", OMP_NUM_THREADS="1")
+        one_thread.name = "one thread"
+        everyone = [mxnet_worker("d2lres", workload, "float32"), one_thread]
+        everyone += [torch_worker(python, "float32 contiguous eager", workload)] if python else []
+        prepare(workers.start(*everyone))
+        for worker in everyone:
+            settle(worker)
+            worker.steps = {"train": worker.steps["train"]}
+        alone = interleave(everyone[:1], rounds)["train"]["d2lres"]
+        with another_program():
+            seconds = interleave(everyone, rounds)["train"] | {"alone": alone}
+    steps = {worker.name: worker.steps["train"] for worker in everyone}
+    batch_size = WORKLOADS[workload].shape[0]
+    return {
+        name: rates(took, batch_size, steps.get(name, steps["d2lres"]))
+        for name, took in seconds.items()
+    }
+
+
 def measure_end_to_end(rounds, batch_size=256, steps=2):
     """Measure training from the files on, with everything a program does; return the record."""
     with Workers() as workers:
@@ -369,6 +415,8 @@ def measure(rounds, python, names):
         start = time.perf_counter()
         if name == "end_to_end":
             record[name] = measure_end_to_end(rounds)
+        elif name == "busy":
+            record[name] = {w: measure_busy(rounds, w, python) for w in BUSY}
         else:
             record["workloads"][name] = measure_workload(name, rounds, python, variants, bfloat16)
         print(f"{name}: measured in {time.perf_counter() - start:.0f} s", flush=True)
@@ -391,7 +439,7 @@ def write(path, record):
 
 def arguments(argv):
     """Read the command line."""
-    known = [*WORKLOADS, "end_to_end"]
+    known = [*WORKLOADS, "busy", "end_to_end"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--peers",

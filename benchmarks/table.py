@@ -1,6 +1,7 @@
 """The recorded speeds as Markdown; whatever compares two of them is computed here."""
 
 PEERS = {"d2l": "the book's code", "model_zoo": "gluon.model_zoo", "plain": "plain, hybridized"}
+BUSY_TORCH = "torch float32 contiguous eager"
 MODES = {"train": "Training", "inference": "Inference"}
 
 
@@ -20,7 +21,14 @@ def tables(record):
     """
     parts = [_processor(record)]
     parts += [_table(record, mode) for mode in MODES] if record["workloads"] else []
-    notes = [_end_to_end(record), _memory(record), _data(record), _peak(record), _machine(record)]
+    notes = [
+        _busy(record),
+        _end_to_end(record),
+        _memory(record),
+        _data(record),
+        _peak(record),
+        _machine(record),
+    ]
     return "\n".join(parts) + "\n" + "\n".join(n for n in notes if n) + "\n"
 
 
@@ -85,6 +93,20 @@ def _share(record, workload, mode):
 def _gflops(workload, mode):
     rate = workload["images_per_s"][mode]["d2lres"]["median"]
     return 2e-9 * workload["multiply_adds_per_image"][mode] * rate
+
+
+def _busy(record):
+    each = []
+    for workload, rates in record.get("busy", {}).items():
+        our = rates["d2lres"]["median"]
+        peers = {"one thread": rates["one thread"], "PyTorch as it comes": rates.get(BUSY_TORCH)}
+        against = [f"{_times(our, rate)} {name}" for name, rate in peers.items() if rate]
+        each.append(
+            f"{workload} {our:,.0f} images/s, {our / rates['alone']['median']:.0%} of what it is "
+            f"alone, {', '.join(against)}"
+        )
+    what = "Training in float32 beside another program that computes without a pause"
+    return each and f"- {what}: {'; '.join(each)}."
 
 
 def _end_to_end(record):

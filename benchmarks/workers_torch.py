@@ -10,6 +10,7 @@ import os
 import sys
 
 import torch
+import torch._inductor.config
 from protocol import WORKLOADS, Channel, best_gflops, serve
 from torch import nn
 from torch.nn import functional as F
@@ -71,6 +72,8 @@ def prepare(variant, workload):
     X = torch.rand(shape).to(memory_format=LAYOUTS[layout])
     y = torch.randint(10, shape[:1])
     net = build(network).to(memory_format=LAYOUTS[layout])
+    if how == "compile":  # weights are constants to inference, laid out once
+        torch._inductor.config.freezing = True
     fast = torch.compile(net) if how == "compile" else net
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     # a compiled network warns of inference_mode and is compiled anew; eager, it is the faster

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from d2lres import cifar_resnet, resnet18, summary
@@ -171,6 +172,29 @@ def test_each_kind_of_processor_has_a_record_of_its_own(bench):
     assert bench.file_name({"machine": {"cpu_features": ""}}) == "bench_cpu.json"
 
 
+def test_training_is_measured_beside_another_program(bench, fake, monkeypatch):
+    """It computes while the busy rounds go, and not while d2lres is measured alone."""
+    beside = []
+    interleave = bench.interleave
+
+    def seen(workers, rounds):
+        beside.append(([worker.name for worker in workers], programs()))
+        return interleave(workers, rounds)
+
+    def programs():
+        return sum("while True" in p.cmdline()[-1] for p in psutil.Process().children())
+
+    monkeypatch.setattr(bench, "interleave", seen)
+    monkeypatch.setattr(bench, "SECONDS", 0.01)
+    monkeypatch.setattr(bench, "mxnet_worker", lambda peer, *_, **env: fake(peer))
+    monkeypatch.setattr(bench, "torch_worker", lambda *_: fake("torch"))
+    rates = bench.measure_busy(2, "resnet18_28", "python")
+    assert sorted(rates) == ["alone", "d2lres", "one thread", "torch"]
+    assert all(rate["rounds"] == 2 and rate["median"] > 0 for rate in rates.values())
+    assert beside == [(["d2lres"], 0), (["d2lres", "one thread", "torch"], 1)]
+    assert programs() == 0
+
+
 # --- the table
 
 
@@ -240,5 +264,9 @@ def test_the_table_says_what_else_was_measured():
     some["workloads"]["resnet18_96"]["shape"][1] = 3
     assert "96x96, shifted and flipped: 2.0% alone" in tables(some)
     assert "90 images/s against 30 with the book's code, 3.00x" in text
+    busy = {"d2lres": 90, "one thread": 60, "alone": 180, "torch float32 contiguous eager": 45}
+    some["busy"] = {"resnet18_28": {name: {"median": rate} for name, rate in busy.items()}}
+    words = "resnet18_28 90 images/s, 50% of what it is alone, 1.50x one thread, 2.00x PyTorch"
+    assert words in tables(some)
     some["workloads"] = {}
     assert "3.00x" in tables(some) and not rows(tables(some))
