@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import signal
@@ -11,6 +12,10 @@ import sys
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return 0 if it went well."""
+    if (argv or sys.argv[1:])[:1] == ["node"]:  # which `launch` has written
+        from .runs import node
+
+        return node.run((argv or sys.argv[1:])[1:], main)
     if hasattr(sys.stdout, "reconfigure"):  # names may have what a terminal lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     _open_streams()
@@ -74,6 +79,15 @@ def _parser():
     add("--seed", type=int, default=0, help="fixes the order of the images (default: 0)")
     add("--precision", default="auto", help="auto, float32 or bfloat16 (default: auto)")
     add("--record", help="write the history to this JSON file")
+    add("--checkpoint", metavar="FOLDER", help="save the run there, and go on from what is there")
+    about = "with whom (default: dist_sync in a run that was launched, else this process alone)"
+    add("--kvstore", metavar="NAME", help=about)
+    add = command("launch", _launch, "train in several processes, on one machine or on several")
+    add("-n", type=int, dest="num_workers", required=True, help="workers")
+    add("-s", type=int, dest="num_servers", default=1, help="servers (default: 1)")
+    add("--hosts", metavar="FILE", help="over ssh on the hosts in its lines (default: here)")
+    about = "such as: -- train --scale quick, or a program of your own: -- train.py"
+    add("command", nargs="+", metavar="COMMAND", help=about)
     add = command("experiment", _experiment, "train by a recipe, and record the run")
     add("name", metavar="NAME", help="fast, for example: see RECIPES in d2lres/course/recipes.py")
     add("--seed", type=int, default=0, help="of the weights and the images (default: 0)")
@@ -134,7 +148,7 @@ def _data(name):
     return all_there
 
 
-def _train(scale, seed, precision, record):
+def _train(scale, seed, precision, record, checkpoint, kvstore):
     import mxnet as mx
 
     from . import load_data_fashion_mnist, resnet18, train
@@ -143,17 +157,30 @@ def _train(scale, seed, precision, record):
 
     size, record = scale_of(scale), record and writable(record)
     print(size)
+    num_workers = int(os.environ.get("DMLC_NUM_WORKER", 1))
+    if num_workers > 1:
+        kvstore = kvstore or "dist_sync"
     train_iter, test_iter = load_data_fashion_mnist(
-        size.batch_size, size.resize, num_train=size.num_train, num_test=size.num_test
+        math.ceil(size.batch_size / num_workers),
+        size.resize,
+        num_train=size.num_train,
+        num_test=size.num_test,
     )
     net = resnet18()
     net.initialize(mx.init.Xavier())
-    recipe = {"scheduler": size.scheduler(len(train_iter)), "precision": precision}
+    recipe = {"scheduler": size.scheduler(math.ceil(len(train_iter) / num_workers))}
+    recipe |= {"precision": precision, "checkpoint": checkpoint, "kvstore": kvstore}
     history = train(net, train_iter, test_iter, size.num_epochs, size.lr, seed=seed, **recipe)
     history.run["scale"] = size.name
     if record:
         print(f"recorded in {history.save(record)}")
     return True
+
+
+def _launch(command, **how):
+    from .runs.launch import launch
+
+    return launch(command, **how)
 
 
 def _experiment(**arguments):

@@ -170,7 +170,8 @@ def train(
     recipe |= {"kvstore": kvstore, "num_workers": workers.num} if workers.num > 1 else {}
     facts = {"num_epochs": num_epochs, "device": ", ".join(map(str, devices))}
     history, meter = History(run=describe(train_iter) | facts | recipe), Meter(len(devices))
-    keeper = Keeper(fast, trainer, history, meter, train_iter, num_classes, devices, workers)
+    of_data = train_iter, len(X), num_classes
+    keeper = Keeper(fast, trainer, history, meter, *of_data, devices, workers)
     if checkpoint is not None or workers.num > 1:
         keeper.keep_in(checkpoint, recipe | {"precision": precision}, loss, test_iter)
 
@@ -184,13 +185,13 @@ def train(
             for X, y in keeper.batches():
                 if mixup:
                     X, y = mixup(X, y, keeper.rng(), num_classes)
-                for X, y in keeper.split(X, y):  # a part for each device
+                for X_part, y_part in keeper.split(X, y):  # one for each device
                     with autograd.record():
-                        Y_hat = fast(X)
-                        l = loss(Y_hat, y)
-                    checks.losses(l, len(y))
+                        Y_hat = fast(X_part)
+                        l = loss(Y_hat, y_part)
+                    checks.losses(l, len(y_part))
                     l.backward()
-                    meter.add(l.sum(), count_hits(Y_hat, y), len(y))
+                    meter.add(l.sum(), count_hits(Y_hat, y_part), len(y_part))
                 trainer.step(keeper.num_images)
                 progress.step(meter.loss, meter.acc)
             if keeper.is_stopped:

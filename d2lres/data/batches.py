@@ -140,7 +140,8 @@ class ArrayIter:
         self.labels = checks.labels(labels, len(images))
         self.batch_size = whole("batch_size", batch_size)
         self.num_examples = len(images)
-        self.seed, self.epoch, self.batch = whole("seed", seed, least=0), 0, 0
+        self.seed, self.epoch = whole("seed", seed, least=0), 0
+        self.batch, self.every = 0, 1
         self.shuffle, self.source = shuffle, source
         if not (augment is None or callable(augment)) or isinstance(augment, type):
             raise ValueError(
@@ -161,8 +162,9 @@ class ArrayIter:
         epoch, order = self.epoch, np.arange(self.num_examples)
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
-        first, self.batch = self.batch, 0
-        for number in range(first, len(self)):
+        numbers = range(self.batch, len(self), self.every)
+        self.batch, self.every = 0, 1
+        for number in numbers:
             chosen = order[number * self.batch_size :][: self.batch_size]
             # the 1: [seed, epoch] and [seed, epoch, 0] are the same stream, that of the order
             rng = np.random.default_rng([self.seed, epoch, 1 + number])

@@ -42,6 +42,8 @@ class Keeper:
     history : History
     meter : Meter
     train_iter : iterable of (X, y)
+    batch_size : int
+        That of the first batch.
     num_classes : int
     devices : list of mxnet.Context
     workers : Alone or Workers
@@ -57,7 +59,7 @@ class Keeper:
     """
 
     def __init__(
-        self, fast, trainer, history, meter, train_iter, num_classes, devices, workers
+        self, fast, trainer, history, meter, train_iter, batch_size, num_classes, devices, workers
     ):
         self.fast, self.trainer, self.history = fast, trainer, history
         self.meter, self.train_iter, self.batch = meter, train_iter, 0
@@ -65,7 +67,7 @@ class Keeper:
         self.num_batches, self.num_images = math.ceil(len(train_iter) / workers.num), 0
         self.is_stopped, self._checkpoints, self._is_saved = False, None, True
         self._signals = None
-        self._folder = None
+        self._folder, self._size = None, batch_size
 
     def keep_in(self, folder, recipe: dict[str, Any], loss, test_iter) -> None:
         """Save the run in a folder from now on, and go on from what is there of the same run."""
@@ -109,6 +111,7 @@ class Keeper:
                 self._signals = stack.enter_context(_Signals())
             if state := self.workers.of_first(state):
                 self._go_on_from(*state)
+            self.workers.begin(self.trainer, self._size)
             self._stack = stack.pop_all()
         return self
 
@@ -126,6 +129,8 @@ class Keeper:
         for X, y in self._to_come():
             if self.fast.traced.draws:
                 mx.random.seed(self._seed(self._number))
+            if self.workers.is_async:  # whose servers know one size of batches
+                self.num_images = self._size
             yield X, y
             self._check_loss()
             self.batch += 1
@@ -181,7 +186,7 @@ class Keeper:
         return self.batch * self.workers.num + self.workers.rank
 
     def split(self, X, y):
-        """Yield what each device gets of a batch; to one that gets nothing the step adds nothing."""
+        """Yield each device's part of a batch; one that gets none adds nothing to the step."""
         busy, idle = self.devices[: len(y)], self.devices[len(y) :]
         for device in idle:
             for param in self.trainer._params:

@@ -16,6 +16,7 @@ from . import old_numbers
 __all__ = ["builtins_for", "complete"]
 
 HAND_ON_TEXT = ("_ctypes.ndarray", "_ctypes.symbol", "io.io", "symbol.symbol")
+SERVER = "mxnet.kvstore.kvstore_server"
 RANDOM = re.compile(r"(ndarray|symbol)\.numpy(_extension)?\.random")
 MADE_WITH_NUMBERS = re.compile(
     r"gluon\.(contrib\.)?(nn|rnn|loss)\b|initializer|lr_scheduler|metric|optimizer"
@@ -66,6 +67,10 @@ def _import_for_mxnet(name, globals=None, locals=None, fromlist=(), level=0):
         return _scipy_on_demand()
     if name == "matplotlib" and "pyplot" in (fromlist or ()):
         return _matplotlib_window()
+    if name == "pickle" and globals and globals["__name__"] == SERVER:
+        from . import sent
+
+        return sent
     if name in ("onnx", "onnx.mapping") and level == 0:
         return _onnx_window() if name == "onnx" else _onnx_window().mapping
     return __import__(name, globals, locals, fromlist, level)
