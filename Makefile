@@ -23,7 +23,7 @@ export D2LRES_DATA ?= $(CURDIR)/offline/data
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab run data fashion-mnist doctor test test-quick test-faults test-pythons test-peers test-gpu notebooks book slides bundle catalogues bench readme lint format fuzz audit lock clean
+.PHONY: help setup lab update run data fashion-mnist doctor test test-quick test-browser test-faults test-pythons test-peers test-gpu notebooks book slides bundle catalogues bench readme lint format fuzz audit lock clean
 
 help: ## say what the targets do
 	@echo "make TARGET, where TARGET is one of"
@@ -40,9 +40,17 @@ setup: ## build .venv (every other target does it, once)
 	echo "d2lres: $(PYTHONS): not one of these runs; install Python 3.12 and call make again." >&2; \
 	exit 1
 
-lab: setup ## get the data and open JupyterLab on the lessons
+# tools/lab has the settings of JupyterLab. PATH is for its terminal and for !python in a cell.
+lab: setup ## get the data, copy the lessons into lessons/ and open JupyterLab on the copies
 	$(GET_DATA)
-	$(RUN) jupyterlab --ip=127.0.0.1 --ServerApp.root_dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+	@$(RUN) d2lres lesson copy
+	PATH="$(CURDIR)/.venv/bin:$$PATH" JUPYTER_CONFIG_PATH="$(CURDIR)/tools/lab" \
+	  JUPYTER_PATH="$(CURDIR)/tools/lab" $(RUN) jupyterlab
+
+update: ## get what is new in the course, and keep what you did in lessons/
+	@if git rev-parse --quiet --verify @{upstream} >/dev/null 2>&1; then git pull --ff-only; fi
+	@$(MAKE) --no-print-directory setup
+	@$(RUN) d2lres lesson update
 
 run: setup ## get the data and train the main lesson's ResNet-18, without a browser
 	$(GET_DATA)
@@ -57,12 +65,24 @@ fashion-mnist: setup ## get Fashion-MNIST, or say where it was found
 doctor: setup ## say what machine this is and whether MXNet works on it
 	@$(RUN) d2lres doctor
 
+# The browser is the system's; what drives it is got where there is one.
+CHROMIUM = $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+NO_BROWSER := tests/browser is left out: to run it, install Chromium (sudo apt install chromium)
+
 test: setup ## run every test: the library's and every notebook, cell by cell
+	@$(if $(CHROMIUM),$(MAKE) --no-print-directory .venv/browser || true,echo "$(NO_BROWSER)")
 	D2LRES_SCALE=quick $(RUN) pytest tests notebooks --nbval --nbval-current-env \
 	  --nbval-cell-timeout=300 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
 test-quick: setup ## run the library's tests only, as you work
-	D2LRES_SCALE=quick $(RUN) pytest --dist worksteal -m "not faults and not slow" $(TESTS)
+	D2LRES_SCALE=quick $(RUN) pytest --dist worksteal --ignore=tests/browser -m "not faults and not slow" $(TESTS)
+
+test-browser: setup .venv/browser ## open, run, stop and reset lessons in JupyterLab in Chromium
+	$(RUN) pytest -n0 tests/browser
+
+.venv/browser: requirements-browser.lock | setup
+	.venv/bin/uv --quiet pip install --python=.venv/bin/python $(LOCKED)=$<
+	touch $@
 
 test-faults: setup ## break what can break, thousands of times, and record what was survived
 	$(RUN) pytest tests -n0 -m "" --record-faults=results/faults.json
@@ -171,7 +191,7 @@ fuzz: setup ## search for bytes that the readers of files fail on (FUZZ_SECONDS=
 
 # --strict: what could not be looked up is not said to be well.
 audit: setup ## ask the Python Packaging Advisory Database about every locked version (see SECURITY.md)
-	for extra in cpu gpu site; do \
+	for extra in cpu gpu browser site; do \
 	  .venv/bin/uv tool run --quiet pip-audit==2.10.1 --strict --require-hashes --disable-pip \
 	    --requirement=requirements-$$extra.lock || exit 1; \
 	done
@@ -183,6 +203,9 @@ lock: .venv/bin/uv ## renew the locks from pyproject.toml
 	    --extra=$$extra --extra=onnx --extra=dev --generate-hashes --quiet \
 	    --custom-compile-command="make lock" --output-file=requirements-$$extra.lock || exit 1; \
 	done
+	.venv/bin/uv pip compile --group=browser --universal --python-version=3.10 --generate-hashes \
+	  --constraint=requirements-cpu.lock --quiet --custom-compile-command="make lock" \
+	  --output-file=requirements-browser.lock
 	.venv/bin/uv pip compile --group=site --universal --python-version=3.10 --generate-hashes \
 	  --quiet --custom-compile-command="make lock" --output-file=requirements-site.lock
 

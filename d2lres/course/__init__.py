@@ -1,1 +1,1 @@
-"""What is of this course alone: sizes, recipes, recorded experiments, lessons, drawings, doctor."""
+"""What is of this course alone: sizes, recipes, experiments, lessons, copies, drawings, doctor."""

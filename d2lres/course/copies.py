@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def copy_lessons(update: bool = False, clone: Path = CLONE) -> Iterator[str]:
 def reset_lesson(number: int, clone: Path = CLONE) -> Iterator[str]:
     """Make a fresh copy of a lesson; what was done in the old one stays as ``NAME_old.ipynb``.
 
-    The checkpoints of the lesson are put aside, too, so that its training begins anew.
+    The checkpoints of the lesson's runs are put aside, too, so that its training begins anew.
 
     Parameters
     ----------
@@ -88,7 +87,8 @@ def reset_lesson(number: int, clone: Path = CLONE) -> Iterator[str]:
     with _folder(clone) as folder:
         copy = folder / numbered[number].name
         old = [] if _is_as_given(_read(copy)) else [copy]
-        for path in filter(Path.exists, [*old, *_checkpoints(lesson, folder)]):
+        runs = clone.glob(f"out/checkpoints/*/{number}-*-????????")  # see Scale.checkpoint
+        for path in filter(Path.exists, [*old, *sorted(runs)]):
             aside = next(name for name in _names(path, "old") if not name.exists())
             path.rename(aside)
             yield f"{_shown(path)} was kept as {aside.name}"
@@ -160,13 +160,6 @@ def _state(lesson):
     return [
         hashlib.sha256(json.dumps(a, sort_keys=True).encode()).hexdigest() for a in (cells, shown)
     ]
-
-
-def _checkpoints(lesson, folder):
-    """Yield the folders that a lesson's cells name, ``runs/fast`` or ``f"runs/{name}"``."""
-    for cell in lesson["cells"]:
-        for name in re.findall(r"\bcheckpoint=f?\"(.+?)\"", cell["source"]):
-            yield from folder.glob(re.sub(r"{.*?}", "*", name))
 
 
 def _shown(path):

@@ -1,12 +1,7 @@
 """What SECURITY.md promises: nothing unpickled, no shell, JupyterLab for one user only."""
 
 import ast
-import json
-import os
 import re
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,6 +10,7 @@ import nbformat
 import psutil
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+from lab import running_lab
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("d2lres", "tools", "benchmarks")
@@ -87,39 +83,27 @@ def test_harmless_calls_are_not_dangers():
 
 # JupyterLab
 
+SETTINGS = (ROOT / "tools" / "lab" / "jupyter_server_config.py").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
 def test_jupyterlab_is_for_this_machine_and_asks_for_a_token():
-    (line,) = [line for line in MAKEFILE.splitlines() if "jupyterlab --" in line]
-    assert "--ip=127.0.0.1" in line
-    assert not re.search("token|password|allow_remote|allow_origin|disable_check", MAKEFILE)
+    assert 'c.ServerApp.ip = "127.0.0.1"' in SETTINGS
+    opened = "token|password|allow_remote|allow_origin|disable_check"
+    assert not re.search(opened, SETTINGS + MAKEFILE)
 
 
 @pytest.fixture
 def lab(tmp_path):
-    """JupyterLab as `make lab` starts it, but without a browser; and what it says of itself."""
-    (line,) = re.findall(r"^\t\$\(RUN\) (jupyterlab .*?)(?: \$\(if .*)?$", MAKEFILE, re.MULTILINE)
-    command = [sys.executable, "-m", *line.split(), "--allow-root", "--no-browser"]
-    env = {**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path), "JUPYTER_RUNTIME_DIR": str(tmp_path)}
-    env.pop("JUPYTER_TOKEN", None)
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 180
-        while not (found := list(tmp_path.glob("jpserver-*.json"))):
-            assert process.poll() is None and time.monotonic() < until
-            time.sleep(0.1)
-        yield process, json.loads(found[0].read_text())
-    finally:
-        process.terminate()
-        process.wait(20)
+    """What JupyterLab says of itself."""
+    with running_lab(tmp_path) as about:
+        yield about
 
 
 @pytest.mark.faults
 def test_jupyterlab_turns_strangers_away(lab, faults):
-    process, about = lab
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    url = f"{about['url']}api/contents"
+    url = f"{lab['url']}api/contents"
 
     def status(token):
         request = urllib.request.Request(url, headers={"Authorization": f"token {token}"})
@@ -129,9 +113,9 @@ def test_jupyterlab_turns_strangers_away(lab, faults):
             return error.code
 
     with faults("JupyterLab", "request from another machine"):
-        connections = psutil.Process(process.pid).net_connections("tcp")
+        connections = psutil.Process(lab["pid"]).net_connections("tcp")
         assert {c.laddr.ip for c in connections if c.status == "LISTEN"} == {"127.0.0.1"}
-    for wrong in ("", "wrong", about["token"][:-1]):
+    for wrong in ("", "wrong", lab["token"][:-1]):
         with faults("JupyterLab", "request without the token"):
             assert status(wrong) == 403
-    assert len(about["token"]) >= 32 and status(about["token"]) == 200
+    assert len(lab["token"]) >= 32 and status(lab["token"]) == 200
