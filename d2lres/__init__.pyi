@@ -30,6 +30,7 @@ from .course.doctor import doctor as doctor
 from .course.draw import draw_block as draw_block
 from .course.draw import draw_function_classes as draw_function_classes
 from .course.draw import draw_identity_layers as draw_identity_layers
+from .course.draw import draw_map as draw_map
 from .course.draw import draw_network as draw_network
 from .course.sizes import Scale as Scale
 from .course.sizes import scale as scale

@@ -59,11 +59,11 @@ class Figure(matplotlib.figure.Figure):
 def use_style() -> None:
     """Let matplotlib draw as this course does: type and lines for a projector, curves that differ.
 
-    It sets the size of type, a grid, and the colours and dashes that curves take one after the
-    other; in a notebook also twice the pixels.
+    It sets the size of type and the colours and dashes that curves take one after the other; in a
+    notebook also twice the pixels.
     """
     colours, dashes = (cycler(name, [s[name] for s in STYLES]) for name in ("color", "linestyle"))
-    matplotlib.rc("axes", prop_cycle=colours + dashes, grid=True)
+    matplotlib.rc("axes", prop_cycle=colours + dashes)
     matplotlib.rc("font", size=13)
     matplotlib.rc("lines", linewidth=2.5)
     matplotlib.rc("grid", alpha=0.3)
@@ -131,6 +131,8 @@ def _draw_curves(left, right, history, num_epochs=None):
     right.plot(epochs, history.test_acc, color=RED, label="test", linestyle="--", **marker)
     right.set_ylabel("accuracy", fontsize=13)
     percent_axis(right.yaxis)
+    if max(*history.train_acc, *history.test_acc, 0, 0) < 0.5:  # or 12% after 10% looks like a leap
+        right.set_ylim(0, 0.5)
     for ax in (left, right):
         ax.set_xlim(0.8, (num_epochs or max(len(history), 2)) + 0.2)
         _finish(ax)

@@ -10,18 +10,44 @@ import mxnet as mx
 import numpy as np
 
 from ..data.batches import ArrayIter
+from ..data.cifar import CIFAR10_LABELS, load_data_cifar10
+from ..data.fashion_mnist import FASHION_MNIST_LABELS, load_data_fashion_mnist
 from ..metrics import confusion_matrix, predict
 from ..models import small_resnet
 from ..runs.history import History
 from ..runtime.devices import try_gpu
 from ..training import train
+from .sizes import Scale
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
 
-__all__ = ["published", "records", "spread", "table", "train_small"]
+__all__ = ["load_photographs", "published", "records", "spread", "table", "train_small"]
 
 RESULTS = Path(__file__).parents[2] / "results"
+
+
+def load_photographs(size: Scale, augment=None) -> tuple[tuple[str, ...], ArrayIter, ArrayIter]:
+    """Return the names of the classes of CIFAR-10, and iterators over its images.
+
+    Where it is not on this machine and cannot be fetched, say so, and return Fashion-MNIST in its
+    place: grey, and resized to as many pixels.
+
+    Parameters
+    ----------
+    size : Scale
+        Says how many images, of how many pixels, and in what batches.
+    augment : optional
+        See ``load_data_cifar10``.
+    """
+    options = {"num_train": size.num_train, "num_test": size.num_test, "augment": augment}
+    try:
+        return CIFAR10_LABELS, *load_data_cifar10(size.batch_size, **options)
+    except FileNotFoundError as error:
+        print(error)
+        print(f"The lesson goes on with Fashion-MNIST: clothes, grey, of {size.resize} pixels.")
+        iters = load_data_fashion_mnist(size.batch_size, size.resize, **options)
+        return FASHION_MNIST_LABELS, *iters
 
 
 def records(name: str, folder: Path = RESULTS) -> list[History]:

@@ -3,7 +3,11 @@
 *The book* is Dive into Deep Learning.
 """
 
+import json
+import re
+import textwrap
 from math import ceil, hypot, log2
+from pathlib import Path
 
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
@@ -12,7 +16,15 @@ from matplotlib.patches import Circle, FancyArrowPatch, Patch, Rectangle
 from ..checks import whole
 from ..plot import BLUE, ORANGE, RED, Figure
 
-__all__ = ["draw_block", "draw_function_classes", "draw_identity_layers", "draw_network"]
+__all__ = [
+    "draw_block",
+    "draw_function_classes",
+    "draw_identity_layers",
+    "draw_map",
+    "draw_network",
+]
+
+LESSONS = Path(__file__).parents[2] / "notebooks"
 
 _SKY, _GREY = "#A6D8F5", "#E3E3E3"
 _WIDTH = 2.0  # lines, in points
@@ -33,6 +45,11 @@ def draw_function_classes() -> Figure:
     nested = (6.2, 1.35, 0.45, 6.2, 1.3), (6.4, 1.45, 0.8, 6.85, 1.2), (6.6, 1.55, 1.25, 7.5, 1.2)
     _classes(ax, "larger, but not nested", scattered, truth=(0.75, 2.75))
     _classes(ax, "nested", nested, truth=(5.0, 2.75))
+    fig.alt = (
+        "Classes of functions as circles, and the truth as a star. Left: the largest circle lies "
+        "farther from the star than a smaller one. Right: each circle lies in the next, "
+        "larger one, which comes nearer to the star."
+    )
     return fig
 
 
@@ -57,6 +74,7 @@ def draw_identity_layers() -> Figure:
     trained, idle = [(f"layer {i}", BLUE) for i in (1, 2, 3)], [("X → X", _GREY)] * 3
     _chain(ax, 1.75, "a shallow network, trained", trained)
     _chain(ax, 0.35, "a deeper one: copies of its layers, then identities", trained + idle)
+    fig.alt = "Above, three layers in a row; below, the same three, and three more that do nothing."
     return fig
 
 
@@ -90,6 +108,8 @@ def draw_block(use_1x1conv: bool = False, preact: bool = False) -> Figure:
     else:
         _block(ax, 1.6, "plain block")
         _block(ax, 6.0, "residual block", shortcut="identity")
+    titles = [text.get_text() for text in ax.texts if text.get_weight() == "bold"]
+    fig.alt = f"Two blocks from top to bottom, side by side: {'; '.join(titles)}."
     return fig
 
 
@@ -146,6 +166,7 @@ def draw_network(size: int = 96) -> Figure:
         _text(ax, 0.1, y, text, size=13, ha="left")
     half, quarter = ceil(size / 2), ceil(size / 4)
     x = _group(ax, 1.15, "input", 1, size, [("", size, "white")])
+    _text(ax, x + _STEP / 2, _MIDDLE + _height(half) / 2 + 0.16, f"{half}×{half}", size=12)
     x = _group(ax, x, "stem", 64, quarter, [("1", half, BLUE), ("", quarter, _GREY)])
     for i in range(4):
         pixels = ceil(quarter / 2**i)
@@ -162,6 +183,11 @@ def draw_network(size: int = 96) -> Figure:
         Line2D([], [], color=RED, lw=_WIDTH, ls=_DASHED, label="shortcut: 1×1 conv"),
     ]
     ax.legend(handles=handles, loc="upper center", ncols=4, fontsize=13, frameon=False)
+    fig.alt = (
+        f"ResNet-18 from left to right as bars that become shorter: an input of {size}×{size} "
+        "pixels, the stem, four stages of four layers each, pooling, a dense layer. An arc spans "
+        "every two layers of a stage; the first arc of stages 2, 3 and 4 is dashed."
+    )
     return fig
 
 
@@ -193,6 +219,52 @@ def _arc(ax, x, pixels, fitted):
     ax.add_patch(FancyArrowPatch(**ends, **style, **line, shrinkA=0, shrinkB=0))
 
 
+def draw_map(folder: Path = LESSONS) -> Figure:
+    """Draw the lessons from left to right, with arrows to those that build on them.
+
+    Which they are is what the lessons say themselves, after "You need".
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where the lessons are.
+    """
+    titles, needs = _lessons(folder)
+    columns = {}
+    for number in titles:  # one column to the right of the last that it needs
+        columns[number] = max((columns[need] + 1 for need in needs[number]), default=0)
+    places = {}
+    for column in range(max(columns.values()) + 1):
+        numbers = [number for number in columns if columns[number] == column]
+        for row, number in enumerate(numbers):
+            places[number] = 0.85 + 1.9 * column, 2.15 + 1.35 * ((len(numbers) - 1) / 2 - row)
+    fig, ax = _canvas(1.9 * max(columns.values()) + 1.7, 4.3)
+    for number, (x, y) in places.items():
+        for need in needs[number]:
+            _arrow(ax, (places[need][0] + 0.73, places[need][1]), (x - 0.73, y))
+        text = f"{number}\n" + textwrap.fill(titles[number], 14)
+        _box(ax, x, y, text, _SKY, width=1.46, height=1.1)
+    after = (f", after {' and '.join(map(str, needs[n]))}" if needs[n] else "" for n in titles)
+    told = (f"{number} {titles[number]}{of}" for number, of in zip(titles, after, strict=True))
+    fig.alt = f"A map of the lessons: {'; '.join(told)}."
+    return fig
+
+
+def _lessons(folder):
+    """Return the titles of the lessons by number, and which lessons each needs directly."""
+    titles, needs, before = {}, {}, {}
+    for path in sorted(folder.glob("*.ipynb")):
+        number = int(path.name[:2])
+        text = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        if number:
+            titles[number] = re.match("# ([^,:\n]*)", text)[1]
+            said = re.search(r"\*\*You need:\*\*.*", text)[0]
+            needs[number] = {int(need) for need in re.findall(r"\((\d\d)_", said)}
+            before[number] = needs[number].union(*(before[need] for need in needs[number]))
+    of = {n: set().union(*(before[need] for need in needs[n])) for n in titles}
+    return titles, {n: sorted(needs[n] - of[n]) for n in titles}
+
+
 def _canvas(width, height):
     """Return an empty white figure whose axes are measured in inches."""
     fig = Figure(figsize=(width, height), dpi=100, facecolor="white")
@@ -211,7 +283,8 @@ def _box(ax, x, y, text, colour, width=1.5, height=0.42, edge="black"):
     corner = (x - width / 2, y - height / 2)
     style = {"facecolor": colour, "edgecolor": edge, "lw": 1.5, "zorder": 3}
     ax.add_patch(Rectangle(corner, width, height, **style))
-    _text(ax, x, y, text, size=13, color="white" if colour == BLUE else "black")
+    size = 13 if "\n" not in text else 12
+    _text(ax, x, y, text, size, color="white" if colour == BLUE else "black")
 
 
 def _arrow(ax, start, end, color="black", lw=_WIDTH):

@@ -3,8 +3,32 @@
 import numpy as onp
 import pytest
 
-from d2lres import ArrayIter, History
-from d2lres.course.classroom import published, records, spread, table, train_small
+from d2lres import ArrayIter, History, scale
+from d2lres.course import classroom
+from d2lres.course.classroom import (
+    load_photographs,
+    published,
+    records,
+    spread,
+    table,
+    train_small,
+)
+
+
+def test_photographs_or_what_there_is_in_their_place(monkeypatch, capsys):
+    size = scale("quick", data="cifar")
+
+    def is_missing(*_, **__):
+        raise FileNotFoundError("CIFAR-10 is not here")
+
+    monkeypatch.setattr(classroom, "load_data_cifar10", is_missing)
+    labels, train_iter, test_iter = load_photographs(size, augment=lambda images, rng: images)
+    X, y = next(iter(train_iter))
+    assert X.shape == (50, 1, 32, 32) and labels[9] == "ankle boot" and train_iter.augment
+    assert test_iter.num_examples == 500 and not test_iter.augment
+    assert "CIFAR-10 is not here\nThe lesson goes on with Fashion" in capsys.readouterr().out
+    monkeypatch.setattr(classroom, "load_data_cifar10", lambda *_, **__: ("a", "b"))
+    assert load_photographs(size)[0][8:] == ("ship", "truck")
 
 
 def test_the_runs_of_all_seeds_are_loaded_and_a_missing_one_is_told(tmp_path, capsys):

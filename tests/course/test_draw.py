@@ -2,11 +2,12 @@
 
 import collections
 import itertools
+import json
 
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 
 from d2lres.course import draw
 
@@ -16,6 +17,7 @@ DRAWINGS = {
     "plain and residual": draw.draw_block,
     "1x1 convolution": lambda: draw.draw_block(use_1x1conv=True),
     "pre-activation": lambda: draw.draw_block(preact=True),
+    "map": draw.draw_map,
     "network": draw.draw_network,
     "network, small images": lambda: draw.draw_network(28),
     "network, large images": lambda: draw.draw_network(224),
@@ -41,6 +43,7 @@ def is_inside(box, x0, y0, x1, y1):
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_all_is_large_nothing_cut_off_and_no_text_on_another(name):
     figure = DRAWINGS[name]()
+    assert figure.alt.endswith(".")
     assert plt.get_fignums() == []  # a notebook would show twice what pyplot knows
     (ax,), found = figure.axes, texts(figure)
     for text, box in found:
@@ -101,3 +104,17 @@ def test_network_shows_the_shapes_of_the_network(size):
     pixels, channels = (rows[y] for y in sorted(rows)[:2])
     assert pixels == ["pixels", *(f"{height}×{width}" for _, _, height, width in shapes)]
     assert channels == ["channels", *(str(shape[1]) for shape in shapes)]
+
+
+def test_the_map_says_what_the_lessons_say(tmp_path):
+    needs = {1: [], 2: [1], 3: [2, 1], 4: [1]}
+    for number, before in {0: [1], **needs}.items():
+        links = " ".join(f"[lesson](0{need}_name.ipynb)" for need in before)
+        text = f"# Title {number}: more\n\n**You need:** {links}\n\nNext: [4](04_name.ipynb)"
+        lesson = {"cells": [{"source": text.splitlines(True)}]}
+        (tmp_path / f"0{number}_name.ipynb").write_text(json.dumps(lesson))
+    figure = draw.draw_map(tmp_path)
+    told = "1 Title 1; 2 Title 2, after 1; 3 Title 3, after 2; 4 Title 4, after 1"
+    assert figure.alt == f"A map of the lessons: {told}."
+    arrows = [text for text in figure.axes[0].texts if isinstance(text, Annotation)]
+    assert len(arrows) == 3 and all(arrow.xy[0] > arrow.xyann[0] for arrow in arrows)

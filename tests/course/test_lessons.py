@@ -18,6 +18,7 @@ import d2lres
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LESSONS = [path for path in NOTEBOOKS if path.name != "00_start.ipynb"]
 TAUGHT = """
 BasicBlock Bottleneck PadChannels PreActResidual Residual ResidualBase cifar_resnet grad_cam
 make_conv make_shortcut make_stage make_stem resnet18 resnet_block sequence stem top_k_accuracy
@@ -179,7 +180,7 @@ def result(source, namespace):
 
 
 def test_the_first_lessons_have_exercises_that_check_themselves():
-    assert all(len(solutions(read(path))) >= 3 for path in NOTEBOOKS[:2])
+    assert all(len(solutions(read(path))) >= 3 for path in LESSONS[:2])
 
 
 def test_solutions_solve_the_exercises(notebook):
@@ -199,6 +200,16 @@ def test_solutions_solve_the_exercises(notebook):
 
 # ------------------------------------------------------------------ the form of a notebook
 
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE = {
+    "codemirror_mode": {"name": "ipython", "version": 3},
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3",
+    "version": "3.11.7",
+}
 FOLDERS = "home|root|tmp|work|usr|opt|var|mnt|Users"
 MACHINE_PATH = re.compile(rf"(?<![\w.:/])(?:/(?:{FOLDERS})/|[A-Z]:\\)")
 
@@ -221,8 +232,8 @@ def faults(notebook):
             found.append(f"cell {cell.id}: ignored, and no cell after it checks the outcome")
     if not any(cell.outputs for cell in cells):
         found.append("no outputs")
-    if MACHINE_PATH.search(str(notebook.metadata)):
-        found.append("a path of a machine in the metadata")
+    if notebook.metadata != {"kernelspec": KERNEL, "language_info": LANGUAGE}:
+        found.append("other metadata than those of a fresh notebook")
     return [*found, *_faults_of_story(notebook)]
 
 
@@ -242,6 +253,9 @@ def _faults_of_outputs(cell):
         if output.get("name") == "stderr":
             yield "a message on stderr"
         data = output.get("data", {})
+        told = output.get("metadata", {}).get("image/png", {}), cell.metadata
+        if "image/png" in data and not any(metadata.get("alt") for metadata in told):
+            yield "a picture that is not told in words (alt)"
         if data.get("text/plain", "").startswith("<Figure") and "image/png" not in data:
             yield "a figure that was not drawn"
         text = "".join([output.get("text", ""), *map(str, output.get("traceback", []))])
@@ -257,6 +271,8 @@ def _faults_of_story(notebook):
     if not re.search(r"\*\*Duration:\*\*.*\b(minutes|seconds)\b", first.source):
         yield "the first cell does not say how long the lesson takes"
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    if first.source.startswith("# Start here"):
+        return
     headings = re.findall(r"^## (.*)", "\n".join(texts), re.MULTILINE)
     if headings[-2:] != ["Summary", "Exercises"]:
         yield "the last two sections are not Summary and Exercises"
@@ -264,6 +280,12 @@ def _faults_of_story(notebook):
 
 def test_form(notebook):
     assert faults(notebook) == []
+
+
+def test_the_papers_of_the_lessons_are_in_the_list_of_the_start():
+    texts = {path.name: path.read_text(encoding="utf-8") for path in NOTEBOOKS}
+    papers = {name: set(re.findall(r"arxiv\.org/abs/([\d.]+\d)", texts[name])) for name in texts}
+    assert papers.pop("00_start.ipynb") == set().union(*papers.values())
 
 
 # ------------------------------------------------------------------ the tests themselves
@@ -288,7 +310,7 @@ def numbered(notebook):
 @pytest.mark.slow
 def test_a_changed_shape_and_a_block_without_its_addition_fail_and_nothing_else(tmp_path):
     """By nbval, on a small lesson: as it is, but for one shape, and with its block broken."""
-    lesson = excerpt(NOTEBOOKS[0], "define-residual", "shape-kept", "shape-changed", "identity")
+    lesson = excerpt(LESSONS[0], "define-residual", "shape-kept", "shape-changed", "identity")
     changed, broken = copy.deepcopy(lesson), copy.deepcopy(lesson)
     changed.cells[1].outputs[0].data["text/plain"] = "(4, 3, 6, 7)"
     broken.cells[0].source = lesson.cells[0].source.replace("Y + X", "Y")
@@ -309,7 +331,7 @@ def test_a_changed_shape_and_a_block_without_its_addition_fail_and_nothing_else(
 
 
 def test_a_block_without_its_addition_is_not_the_librarys():
-    lesson = read(NOTEBOOKS[0])
+    lesson = read(LESSONS[0])
     assert differences(lesson) == []
     for cell in lesson.cells:
         cell.source = cell.source.replace("Y + X)", "Y)")
@@ -346,6 +368,11 @@ SPOILT = {
     "stderr": (output("stream", name="stderr", text="a warning"),),
     "an error": (output("error", ename="ValueError", evalue="", traceback=[]),),
     "a path of a machine": (output("stream", text="saved to /home/student/lesson.json"),),
+    "not told in words": (output("display_data", data={"image/png": "iVBORw0KGgo="}),),
+    "other metadata": (
+        lambda notebook: notebook.metadata.update(widgets={}),
+        lambda notebook: notebook.metadata.kernelspec.update(display_name="d2lres"),
+    ),
     "not drawn": (output("display_data", data={"text/plain": "<Figure size 640x480>"}),),
     "no title": (lambda notebook: notebook.cells.pop(0),),
     "Summary and Exercises": (without("## Exercises"),),
@@ -358,6 +385,6 @@ SPOILT = {
 @pytest.mark.parametrize("fault", SPOILT)
 def test_faults_of_form_are_found(fault):
     for change in SPOILT[fault]:
-        lesson = read(NOTEBOOKS[0])
+        lesson = read(LESSONS[0])
         change(lesson)
         assert any(fault in found for found in faults(lesson)), faults(lesson)
