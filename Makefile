@@ -17,13 +17,13 @@ unexport MPLBACKEND
 ifneq ($(wildcard offline),)
 export PIP_NO_INDEX := 1
 export PIP_FIND_LINKS := $(CURDIR)/offline/wheels
-export UV_NO_INDEX := 1
+export UV_OFFLINE := 1
 export UV_FIND_LINKS := $(CURDIR)/offline/wheels
 export D2LRES_DATA ?= $(CURDIR)/offline/data
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab update run data fashion-mnist doctor test test-quick test-browser test-faults test-pythons test-peers test-gpu notebooks book slides bundle catalogues bench readme lint format fuzz audit lock clean
+.PHONY: help setup lab update run data fashion-mnist doctor test test-quick test-browser test-faults test-pythons test-peers test-gpu notebooks book slides bundle test-bundle catalogues bench readme lint format fuzz audit lock clean
 
 help: ## say what the targets do
 	@echo "make TARGET, where TARGET is one of"
@@ -151,6 +151,13 @@ slides: .site-packages/installed ## make out/slides, a file of slides for each l
 bundle: book slides ## make an archive of all this, with packages and data, for a room without network
 	-$(RUN) d2lres data
 	.venv/bin/python tools/bundle.py
+
+# unshare: an unprivileged user's network namespace, with a loopback device and no other.
+test-bundle: ## set up what make bundle made, where there is no network and an empty home, and run lesson 3
+	rm -rf out/unpacked && mkdir -p out/unpacked/home
+	tar -xzf out/d2lres-*.tar.gz -C out/unpacked
+	unshare --map-root-user --net sh -c 'ip link set lo up && env -i PATH="$$PATH" \
+	  HOME="$(CURDIR)/out/unpacked/home" D2LRES_SCALE=quick $(MAKE) -C out/unpacked/d2lres run'
 
 catalogues: .site-packages/installed ## gather the site's sentences in docs/locale for LANGUAGE=de to translate
 	$(SITE) -m sphinx --quiet -b gettext -c docs -d out/doctrees . out/catalogues

@@ -72,6 +72,9 @@ def copy_data(folder: Path) -> None:
         except FileNotFoundError as error:
             print(error)
             continue
+        if place is source.sample:
+            print(f"{source.name} is not on this machine: `make data` gets it")
+            continue
         print(f"{source.name}: {place.name}")
         for path in source.all_paths(place).values():
             target = folder / source.folder / path.name
