@@ -183,7 +183,7 @@ def train(
     ):
         while len(history) < num_epochs:
             for X, y in keeper.batches():
-                if mixup:
+                if mixup and len(y):
                     X, y = mixup(X, y, keeper.rng(), num_classes)
                 for X_part, y_part in keeper.split(X, y):  # one for each device
                     with autograd.record():

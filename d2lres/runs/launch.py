@@ -222,6 +222,8 @@ class _Jobs:
         elif word == "done":
             self.num_done += 1
             process.role = "done"
+            if self.num_done == self.num_workers:  # servers and scheduler follow
+                self._deadline = time.monotonic() + SECONDS_TO_END
         elif word == "failed":
             self._end(f"{process.name} ended with an error, said above")
         elif word == "stopped":
@@ -260,8 +262,8 @@ class _Jobs:
 
     def _is_over(self):
         ended, late = self._wheel.poll() is not None, time.monotonic() > self._deadline
-        if self.num_done == self.num_workers and not self.processes and ended:
-            return True
+        if self.num_done == self.num_workers:
+            return late or ended and not self.processes
         if self.why or self.was_stopped:
             return late or not self.processes
         if self.num_joined == self.num_expected:

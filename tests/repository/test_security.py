@@ -43,9 +43,13 @@ def dangers(code):
                     yield f"{name}({ast.unparse(given)})"
 
 
+# takes pickles apart to refuse them: tests/runs/test_workers.py
+EXCUSED = {"sent.py": ["pickle"]}
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules(path):
-    assert list(dangers(path.read_text(encoding="utf-8"))) == []
+    assert list(dangers(path.read_text(encoding="utf-8"))) == EXCUSED.get(path.name, [])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

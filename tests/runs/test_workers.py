@@ -126,7 +126,8 @@ def test_the_shares_of_workers_are_disjoint_and_complete(num_images, num):
             keeper = Keeper(_Net, None, history, None, kind(share), 1, 2, [mx.cpu()], who)
             mine = []
             for X, y in keeper._to_come():
-                mine.append((X.sum(axis=(1, 2, 3)).tolist(), len(y), keeper.num_images))
+                sums = X.sum(axis=(1, 2, 3)).tolist() if len(y) else []
+                mine.append((sums, len(y), keeper.num_images))
             assert len(mine) == keeper.num_batches == len(steps)
             parts.append(mine)
         for step, of_all in zip(steps, zip(*parts, strict=True), strict=True):
