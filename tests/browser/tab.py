@@ -11,6 +11,8 @@ OURS = {
     # JupyterLab's: the sign at each heading, and pictures, whose `alt` it does not hand on
     "exclude": [[".jp-InternalAnchorLink"], [".jp-RenderedImage img"]],
 }
+# also JupyterLab's: what is too wide is scrolled, but the keyboard does not reach it
+RULES = {"scrollable-region-focusable": {"enabled": False}}
 
 
 class Tab:
@@ -21,7 +23,7 @@ class Tab:
     def open(self, lesson=None):
         """Open a lesson by its name without .ipynb, or what opens by itself."""
         self.page = page = self.chromium.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", self._hear)
         page.on("request", self._watch)
@@ -94,7 +96,7 @@ class Tab:
         """Return what in the lesson keeps a reader out, as axe finds it."""
         from axe_playwright_python.sync_playwright import Axe
 
-        found = Axe().run(self.page, OURS, {"resultTypes": ["violations"]}).response["violations"]
+        found = Axe().run(self.page, OURS, {"rules": RULES}).response["violations"]
         return [
             (one["id"], node["html"][:200])
             for one in found
