@@ -2,7 +2,8 @@
 
 ``npx.set_np()`` is said once, in the first cell or when ``d2lres`` is imported, and MXNet has it
 for that thread alone. The first call of a network notes on its layers how far it is, so a second
-thread that calls it meanwhile finds them half made.
+thread that calls it meanwhile finds them half made; a later call plans its graph for the shape that
+comes, so two that come with different shapes stop each other for good.
 """
 
 import copy
@@ -13,7 +14,7 @@ import weakref
 
 __all__ = ["MODULES", "complete"]
 
-MODULES = ("util", "attribute", "gluon.parameter", "gluon.block")  # of MXNet
+MODULES = ("util", "attribute", "ndarray", "gluon.parameter", "gluon.block")  # of MXNet
 
 
 def complete(module) -> None:
@@ -22,6 +23,8 @@ def complete(module) -> None:
         _share_numpy(module)
     elif module.__name__ == "mxnet.attribute":
         _share_attributes(module.AttrScope)
+    elif module.__name__ == "mxnet.ndarray":
+        _call_alone(module)
     elif module.__name__ == "mxnet.gluon.parameter":
         _finish_at_once(module.Parameter)
     elif module.__name__ == "mxnet.gluon.block":
@@ -76,6 +79,21 @@ def _share_attributes(Scope):
             self.value = Scope()
 
     Scope._current = Current()
+
+
+def _call_alone(ndarray):
+    """Let a graph take one call at a time. It is computed later, by the engine."""
+
+    class CachedOp(ndarray.CachedOp):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.alone = threading.Lock()
+
+        def __call__(self, *args, **kwargs):
+            with self.alone:
+                return super().__call__(*args, **kwargs)
+
+    ndarray.CachedOp = CachedOp
 
 
 def _finish_at_once(Parameter):
