@@ -12,7 +12,7 @@ import sys
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return 0 if it went well."""
-    if (argv or sys.argv[1:])[:1] == ["node"]:  # which `launch` has written
+    if (argv or sys.argv[1:])[:1] == ["node"] and "DMLC_ROLE" in os.environ:  # by `launch`
         from .runs import node
 
         return node.run((argv or sys.argv[1:])[1:], main)

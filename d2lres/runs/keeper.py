@@ -65,12 +65,22 @@ class Keeper:
         self.meter, self.train_iter, self.batch = meter, train_iter, 0
         self.num_classes, self.devices, self.workers = num_classes, devices, workers
         self.num_batches, self.num_images = math.ceil(len(train_iter) / workers.num), 0
+        if len(train_iter) < workers.num:
+            raise ValueError(
+                f"train_iter has {len(train_iter)} batches for {workers.num} workers: take smaller "
+                "batches, or fewer workers"
+            )
         self.is_stopped, self._checkpoints, self._is_saved = False, None, True
         self._signals = None
         self._folder, self._size = None, batch_size
 
     def keep_in(self, folder, recipe: dict[str, Any], loss, test_iter) -> None:
         """Save the run in a folder from now on, and go on from what is there of the same run."""
+        if self.workers.is_async and folder is not None:
+            raise ValueError(
+                "with dist_async the servers have the optimizer's state, which cannot be saved: "
+                "leave out checkpoint, or take dist_sync"
+            )
         of_data = "num_examples", "image_shape", "batch_size", "shuffle", "augment", "normalize"
         params = self.fast.net._collect_params_with_prefix().items()
         params = [(name, float(p.lr_mult), float(p.wd_mult)) for name, p in params]
@@ -141,7 +151,7 @@ class Keeper:
         self.meter.stop()
         self._check_loss()
         self._take_averages()
-        if not (self.num_images or self.meter.num_images):
+        if not self.batch:
             raise ValueError("train_iter gave no batch: there is nothing to train on")
 
     def _to_come(self):

@@ -63,9 +63,7 @@ def launch(
     addresses = None if hosts is None else _addresses(hosts)
     with socket.create_server((_address_here(addresses), 0)) as server:
         jobs = _Jobs(server, num_workers, num_servers)
-        env = os.environ | {"DMLC_INTERFACE": ""}
-        if addresses is None:
-            env["DMLC_NODE_HOST"] = LOOPBACK
+        env = os.environ | ({"DMLC_NODE_HOST": LOOPBACK} if addresses is None else {})
         words = _words(command, jobs.address, -(-num_workers // len(addresses or [0])))
         jobs.start(env, _in_the_wheel(words, num_workers, num_servers, hosts, jobs.host))
         return jobs.look_after()
@@ -131,6 +129,10 @@ def _run_the_wheels(root, *arguments):
     runpy.run_path(os.path.join(mxnet, "tools", "launch.py"), run_name="__main__")
 
 
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
 class _Process:
     """What the launcher knows of a process of the run."""
 
@@ -169,7 +171,8 @@ class _Jobs:
         )
 
     def look_after(self):
-        old = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        numbers = signal.SIGINT, signal.SIGTERM  # both, also where a shell has the first ignored
+        old = [signal.signal(number, _interrupt) for number in numbers]
         try:
             while not self._is_over():
                 try:
@@ -178,7 +181,8 @@ class _Jobs:
                     self._stop()
         finally:
             self._kill()
-            signal.signal(signal.SIGTERM, old)
+            for number, handler in zip(numbers, old, strict=True):
+                signal.signal(number, handler)
         if self.why:
             raise RuntimeError(self.why)
         return not self.was_stopped
@@ -201,17 +205,18 @@ class _Jobs:
             content = b""
         *lines, process.said = (process.said + content.decode(errors="replace")).split("\n")
         for line in lines:
-            self._take(process, line)
+            if not self._take(process, line):
+                content = b""  # none of ours
+                break
         if not content or len(process.said) > 4096:
             self._gone(process)
 
     def _take(self, process, line):
+        """Take what a process says; return whether it may say more."""
         word, _, rest = line.partition(" ")
         if process.name is None:
             if not secrets.compare_digest(word.encode(), self._word.encode()):
-                self._select.unregister(process.connection)
-                process.connection.close()  # none of ours
-                return
+                return False
             role, _, host = rest.partition(" ")
             process.name = f"{'a' if role == 'worker' else 'the'} {role} on {host}"
             process.host, process.role = host, role
@@ -229,6 +234,7 @@ class _Jobs:
         elif word == "stopped":
             self.was_stopped = True
             self._end("")
+        return True
 
     def _gone(self, process):
         self._select.unregister(process.connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -29,6 +30,7 @@ def run(command: list[str], main: Callable[[list[str]], int]) -> int:
     per_host = int(os.environ[WORKERS_PER_HOST])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, machine.physical_cores() // per_host)))
     watch.join(role, os.environ.get("DMLC_NODE_HOST", "this machine"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # by which the launcher stops a worker
     if role != "worker":
         import mxnet  # noqa: F401 - which serves, and ends Python when all workers have ended
 
