@@ -27,6 +27,7 @@ COMMANDS = (
     "predict",
     "summary",
     "run",
+    "launch",
     "lesson",
 )
 SUMMARY = ["summary", "cifar_resnet20", "--input", "3x32x32"]
