@@ -27,7 +27,7 @@ class Tab:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", self._hear)
         page.on("request", self._watch)
-        page.on("requestfailed", lambda request: self.complaints.append(request.url))
+        page.on("requestfailed", self._miss)
         place = f"lab/tree/lessons/{lesson}.ipynb?reset&" if lesson else "?"
         page.goto(f"{self.server['url']}{place}token={self.server['token']}")
         name = lesson or re.search(r"lessons/(.*)\.ipynb", page.url)[1]
@@ -41,6 +41,10 @@ class Tab:
     def _hear(self, message):
         if message.type == "error":
             self.complaints.append(message.text)
+
+    def _miss(self, request):
+        if request.failure != "net::ERR_ABORTED":  # as all that is under way when a page is left
+            self.complaints.append(f"{request.url}: {request.failure}")
 
     def _watch(self, request):
         if not re.match(f"{self.server['url']}|data:|blob:", request.url):
