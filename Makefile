@@ -161,7 +161,8 @@ test-bundle: ## set up what make bundle made, where there is no network and an e
 
 catalogues: .site-packages/installed ## gather the site's sentences in docs/locale for LANGUAGE=de to translate
 	$(SITE) -m sphinx --quiet -b gettext -c docs -d out/doctrees . out/catalogues
-	$(SITE) -m sphinx_intl --config=docs/conf.py update --pot-dir=out/catalogues --locale-dir=docs/locale --language=$(LANGUAGE)
+	$(SITE) -m sphinx_intl update --pot-dir=out/catalogues --locale-dir=docs/locale \
+	  --language=$(or $(LANGUAGE),$(error say which language: make catalogues LANGUAGE=de))
 
 bench: setup $(if $(filter torch,$(PEERS)),.venv-torch/installed) ## measure the speed beside others' (PEERS=torch: also PyTorch's)
 	$(GET_DATA)
@@ -169,7 +170,7 @@ bench: setup $(if $(filter torch,$(PEERS)),.venv-torch/installed) ## measure the
 
 .venv-torch/installed: | setup ## an environment of its own, so that nothing of PyTorch's is seen by MXNet
 	.venv/bin/python -m venv --clear .venv-torch
-	.venv-torch/bin/python -m pip install --quiet torch==2.13.0 numpy
+	.venv-torch/bin/python -m pip install --quiet torch==2.13.0 torchvision==0.28.0 numpy
 	touch $@
 
 readme: setup ## write what the records say into results/README.md and README.md

@@ -56,15 +56,20 @@ html_theme_options = {
 
 CONTENTS = {
     "Reference": ["docs/glossary", "docs/api", "results/README", "docs/usage"],
-    "In class": ["docs/lessons", "docs/teaching", "docs/systems", "docs/data", "docs/gpu"],
-    "Behind it": ["docs/mxnet-today", "CONTRIBUTING", "SECURITY"],
+    "In class": [
+        *("docs/lessons", "docs/teaching", "docs/systems", "docs/data", "docs/gpu"),
+        "docs/cluster",
+    ],
 }
 
 
 def contents():
     """Return the table of contents, for the end of the first page."""
     lessons = [entry(path) for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
-    for caption, pages in {"Lessons": lessons, **CONTENTS}.items():
+    listed = sum(CONTENTS.values(), [])
+    others = [f"docs/{path.stem}" for path in sorted(ROOT.glob("docs/*.md"))]
+    behind = [page for page in [*others, "CONTRIBUTING", "SECURITY"] if page not in listed]
+    for caption, pages in {"Lessons": lessons, **CONTENTS, "Behind it": behind}.items():
         yield f"```{{toctree}}\n:hidden:\n:caption: {caption}\n"
         yield from (page if "<" in page else f"/{page}" for page in pages)
         yield "```\n"

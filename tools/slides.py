@@ -3,8 +3,9 @@
 The slides follow from the cells by rule, so that a lesson and its slides cannot disagree:
 
 - a heading begins a slide, and one that is full goes on below it, under the same heading;
-- of a paragraph the first sentence is shown, and those with words in bold; lists, tables, formulas
-  and exercises are shown whole. The whole text, and every solution, is in the speaker notes;
+- of a paragraph the first sentence is shown, those with words in bold, and what leads on to a list;
+  lists, tables, formulas and exercises are shown whole. The whole text, and every solution, is in
+  the speaker notes;
 - what answers a "Before you run the next cell" is on the next slide;
 - code is shown with its output; a definition's imports, code of more than four lines that only
   draws, and a table that no slide holds are in the notes;
@@ -95,20 +96,26 @@ def put(made, piece):
 
 
 def of_text(source, made, remarks):
-    if source.startswith("<details"):
-        return made[-1].notes.append(text(source))
-    for block in blocks(source):
-        if heading := re.match(r"(#+) (.*)", block):
-            made.append(Slide(text(heading[2], inline=True), len(heading[1]) < 3))
-            if remark := remarks.get(heading[2]):
-                made[-1].notes.append(text(remark))
-            continue
-        shown = block if is_whole(block, made[-1]) else short(block)
-        if re.match(r"\*\*\d+\.", block) and made[-1].pieces:  # the next exercise
-            made.append(Slide(made[-1].title, is_first=False))
-        put(made, Piece(text(shown), height(shown)))
-        if shown != block:
-            made[-1].notes.append(text(block))
+    for part in re.split(r"(?s)(<details.*?</details>)", source):
+        if part.startswith("<details"):
+            made[-1].notes.append(text(part))
+        else:
+            for block in blocks(part):
+                of_block(block, made, remarks)
+
+
+def of_block(block, made, remarks):
+    if heading := re.match(r"(#+) (.*)", block):
+        made.append(Slide(text(heading[2], inline=True), len(heading[1]) < 3))
+        if remark := remarks.get(heading[2]):
+            made[-1].notes.append(text(remark))
+        return
+    if re.match(r"\*\*\d+\.", block) and made[-1].pieces:  # the next exercise
+        made.append(Slide(made[-1].title, is_first=False))
+    shown = block if is_whole(block, made[-1]) else short(block)
+    put(made, Piece(text(shown), height(shown)))
+    if shown != block:
+        made[-1].notes.append(text(block))
 
 
 def blocks(source):
@@ -117,7 +124,7 @@ def blocks(source):
         if fenced:
             yield from (f"```python\n{part}\n```" for part in portions(fenced))
         else:
-            yield from blocks_of_text(block.strip())
+            yield from filter(None, blocks_of_text(block.strip()))
 
 
 def blocks_of_text(source):
@@ -136,9 +143,10 @@ def is_whole(block, slide):
 
 
 def short(paragraph):
-    """Return the first sentence of a paragraph and those that have words in bold."""
-    sentences = re.split(r"(?<=[.?!:]) +(?=[A-Z*`])", " ".join(paragraph.split()))
-    return " ".join(s for i, s in enumerate(sentences) if i == 0 or "**" in s)
+    """Return the first sentence of a paragraph, those with words in bold, and what leads on."""
+    sentences = re.split(r"(?<=[.?!:]) +(?=[A-Z*`(])", " ".join(paragraph.split()))
+    leads_on = [] if sentences[-1][-1] in ".?!)" else sentences[-1:]
+    return " ".join(s for s in sentences if s in sentences[:1] + leads_on or "**" in s)
 
 
 def height(source):
