@@ -68,7 +68,7 @@ def tiny_workers(kvstore=None, checkpoint=None, slow=False, epochs=2, num=65, **
         "precision": "float32",
     } | options
     options |= {"kvstore": kvstore, "checkpoint": checkpoint}
-    return net, train(net, train_iter, test_iter, epochs, 0.1, **options)
+    return net, train(net, train_iter, test_iter, epochs, 0.02, **options)
 
 
 if __name__ == "__main__":

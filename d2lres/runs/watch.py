@@ -114,5 +114,6 @@ def _end(role, sentence):
     while _Line.is_left:
         time.sleep(1)  # it is about to end by itself
     if role == "worker" and sentence:
-        print(f"d2lres: {sentence}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"d2lres: {sentence}\n")  # in one piece, as others write, too
+        sys.stderr.flush()
     os._exit(1)
