@@ -1,1 +1,3 @@
-"""What is of this course alone: sizes, recipes, experiments, lessons, copies, drawings, doctor."""
+"""What is of this course alone: sizes, recipes, experiments, lessons and their exercises,
+copies, drawings, doctor.
+"""
