@@ -330,7 +330,9 @@ SPOILT = {
     "stderr": (output("stream", name="stderr", text="a warning"),),
     "an error": (output("error", ename="ValueError", evalue="", traceback=[]),),
     "a path of a machine": (output("stream", text="saved to /home/student/lesson.json"),),
-    "not told in words": (output("display_data", data={"image/png": "iVBORw0KGgo="}),),
+    "not told in words": (
+        each(metadata={}, outputs=[nbformat.v4.new_output("display_data", {"image/png": ""})]),
+    ),
     "other metadata": (
         lambda notebook: notebook.metadata.update(widgets={}),
         lambda notebook: notebook.metadata.kernelspec.update(display_name="d2lres"),

@@ -66,3 +66,13 @@ def test_a_notebook_without_widgets_shows_its_curves(monkeypatch, displayed):
     line = shown()
     shown_things = [type(thing).__name__ for _, thing in displayed]
     assert shown_things == ["Pretty", "Figure", "Pretty"] and displayed[-1][1].data == line
+
+
+def test_the_curves_of_a_run_that_goes_on_are_there_at_once(monkeypatch, displayed):
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    with Progress(History([0.5], [0.8], [0.7], [1.0], [100.0]), 1, 2, done=2):
+        figures = [thing for _, thing in displayed if type(thing).__name__ == "Figure"]
+        assert len(figures) == 1 and "training loss from 0.50" in figures[0].alt.lower()
+    displayed.clear()
+    with Progress(History(), 1, 2):
+        assert not any(type(thing).__name__ == "Figure" for _, thing in displayed)
