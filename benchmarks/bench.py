@@ -357,21 +357,40 @@ def measure_busy(rounds, workload, python):
     }
 
 
-def measure_end_to_end(rounds, batch_size=256, steps=2):
+def measure_end_to_end(rounds, python, batch_size=256, steps=2):
     """Measure training from the files on, with everything a program does; return the record."""
-    with Workers() as workers:
-        both = workers.start(*(mxnet_worker(peer, "end_to_end") for peer in ("d2lres", "d2l")))
-        prepare(both)
-        for worker in both:
+    with Workers() as workers, tempfile.TemporaryDirectory() as folder:
+        everyone = [mxnet_worker("d2lres", "end_to_end", **all_cores())]  # see start_ours
+        everyone.append(mxnet_worker("d2l", "end_to_end"))
+        if python:
+            write_fashion_mnist(Path(folder, "FashionMNIST", "raw"))  # where torchvision looks
+            everyone.append(torch_worker(python, "end_to_end", folder))
+            everyone[-1].name = "torch"
+        prepare(workers.start(*everyone))
+        for worker in everyone:
             worker.steps = {"train": steps}
-        seconds = interleave(both, rounds)["train"]
+        seconds = interleave(everyone, rounds)["train"]
     return {
         "what": f"{rounds} x {steps} batches of one pass over Fashion-MNIST, after 3 to warm up: "
-        "loader, training loop and metrics of d2lres against those of d2l",
+        "loader, training loop and metrics of d2lres against those of d2l and PyTorch",
         "resize": 96,
         "batch_size": batch_size,
         "images_per_s": {name: rates(s, batch_size, steps) for name, s in seconds.items()},
     }
+
+
+def write_fashion_mnist(folder):
+    """Write the training and test images and labels in the format in which they are published."""
+    from d2lres import load_data_fashion_mnist
+
+    folder.mkdir(parents=True)
+    for part, data in zip(("train", "t10k"), load_data_fashion_mnist(256), strict=True):
+        size, images = len(data.labels), data.images.astype("u1").tobytes()
+        head = [n.to_bytes(4, "big") for n in (0x803, size, 28, 28)]
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(b"".join(head) + images)
+        head = [n.to_bytes(4, "big") for n in (0x801, size)]
+        labels = data.labels.astype("u1").tobytes()
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(b"".join(head) + labels)
 
 
 def measure_peak(python, bfloat16):
@@ -414,7 +433,7 @@ def measure(rounds, python, names):
     for name in names:
         start = time.perf_counter()
         if name == "end_to_end":
-            record[name] = measure_end_to_end(rounds)
+            record[name] = measure_end_to_end(rounds, python)
         elif name == "busy":
             record[name] = {w: measure_busy(rounds, w, python) for w in BUSY}
         else:

@@ -113,11 +113,13 @@ def _end_to_end(record):
     if "end_to_end" not in record:
         return ""
     run = record["end_to_end"]
-    our, book = (run["images_per_s"][name]["median"] for name in ("d2lres", "d2l"))
+    rates = run["images_per_s"]
+    our, book = (rates[name]["median"] for name in ("d2lres", "d2l"))
+    torch = f", {_times(our, rates['torch'])} PyTorch's usual loop" if "torch" in rates else ""
     return (
         f"- From the files on (ResNet-18, Fashion-MNIST at {run['resize']}x{run['resize']}, "
         f"batches of {run['batch_size']}, loader, loop and metrics): {our:,.0f} images/s against "
-        f"{book:,.0f} with the book's code, {our / book:.2f}x."
+        f"{book:,.0f} with the book's code, {our / book:.2f}x{torch}."
     )
 
 

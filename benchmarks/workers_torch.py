@@ -1,7 +1,7 @@
 """A worker that runs a network in PyTorch: started by bench.py, which talks to it.
 
 Usage: python workers_torch.py VARIANT WORKLOAD, where VARIANT is, for example,
-"bfloat16 channels_last compile" or "peak".
+"bfloat16 channels_last compile", or "peak", or "end_to_end" with a folder in WORKLOAD's place.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import sys
 
 import torch
 import torch._inductor.config
-from protocol import WORKLOADS, Channel, best_gflops, serve
+from protocol import WORKLOADS, Channel, Paced, best_gflops, serve
 from torch import nn
 from torch.nn import functional as F
 
@@ -104,6 +104,33 @@ def prepare(variant, workload):
     return {"version": torch.__version__}, {"train": train, "inference": inference}
 
 
+# --- a whole program, from the files to the accuracy
+
+
+def end_to_end(folder, batch_size=256, resize=96):
+    """Train on Fashion-MNIST as one does in PyTorch: four workers load, a plain loop trains."""
+    from torch.utils.data import DataLoader
+    from torchvision import datasets, transforms
+
+    channel = Channel()
+    channel.say()
+    next(iter(channel))
+    transform = transforms.Compose([transforms.Resize(resize), transforms.ToTensor()])
+    images = datasets.FashionMNIST(folder, train=True, transform=transform)
+    train_iter = DataLoader(images, batch_size, shuffle=True, num_workers=4)
+    net = build("resnet18")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    loss_sum = hits = 0
+    for X, y in Paced(train_iter, channel, wait=lambda: None):
+        optimizer.zero_grad()
+        Y_hat = net(X)
+        l = F.cross_entropy(Y_hat, y)
+        l.backward()
+        optimizer.step()
+        loss_sum += float(l) * len(y)
+        hits += int((Y_hat.argmax(1) == y).sum())
+
+
 def peak(precisions):
     """Return the best rate of a matrix product in each precision; there is nothing else to run."""
 
@@ -118,7 +145,9 @@ def peak(precisions):
 
 def main(variant, workload):
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    if variant.startswith("peak"):
+    if variant == "end_to_end":
+        end_to_end(workload)
+    elif variant.startswith("peak"):
         serve(Channel(), lambda: peak(variant.split()[1:]))
     else:
         serve(Channel(), lambda: prepare(variant, workload))

@@ -264,6 +264,8 @@ def test_the_table_says_what_else_was_measured():
     some["workloads"]["resnet18_96"]["shape"][1] = 3
     assert "96x96, shifted and flipped: 2.0% alone" in tables(some)
     assert "90 images/s against 30 with the book's code, 3.00x" in text
+    each["torch"] = {"median": 60}
+    assert "3.00x, 1.50x PyTorch's usual loop." in tables(some)
     busy = {"d2lres": 90, "one thread": 60, "alone": 180, "torch float32 contiguous eager": 45}
     some["busy"] = {"resnet18_28": {name: {"median": rate} for name, rate in busy.items()}}
     words = "resnet18_28 90 images/s, 50% of what it is alone, 1.50x one thread, 2.00x PyTorch"
