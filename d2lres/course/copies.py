@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,12 +87,10 @@ def reset_lesson(number: int, clone: Path = CLONE) -> Iterator[str]:
     lesson = nbformat.read(numbered[number], as_version=4)
     with _folder(clone) as folder:
         copy = folder / numbered[number].name
-        old = [] if _is_as_given(_read(copy)) else [copy]
-        runs = clone.glob(f"out/checkpoints/*/{number}-*-????????")  # see Scale.checkpoint
-        for path in filter(Path.exists, [*old, *sorted(runs)]):
-            aside = next(name for name in _names(path, "old") if not name.exists())
-            path.rename(aside)
-            yield f"{_shown(path)} was kept as {aside.name}"
+        if copy.exists() and not _is_as_given(_read(copy)):
+            yield _keep(copy, shutil.copy2)  # it stays open in JupyterLab, and is then replaced
+        for run in sorted(clone.glob(f"out/checkpoints/*/{number}-*-????????")):  # see Scale
+            yield _keep(run, Path.rename)
         yield _give(lesson, copy, "is as at the beginning")
 
 
@@ -117,6 +116,12 @@ def _names(path, word):
     for number in itertools.count(1):
         suffix = f"_{word}{number if number > 1 else ''}"
         yield path.with_name(f"{path.stem}{suffix}{path.suffix}")
+
+
+def _keep(path, how):
+    aside = next(name for name in _names(path, "old") if not name.exists())
+    how(path, aside)
+    return f"{_shown(path)} was kept as {aside.name}"
 
 
 def _read(path):
