@@ -32,6 +32,7 @@ from .course.draw import draw_function_classes as draw_function_classes
 from .course.draw import draw_identity_layers as draw_identity_layers
 from .course.draw import draw_map as draw_map
 from .course.draw import draw_network as draw_network
+from .course.draw import draw_parallel_step as draw_parallel_step
 from .course.exercises import check as check
 from .course.sizes import Scale as Scale
 from .course.sizes import scale as scale

@@ -22,6 +22,7 @@ __all__ = [
     "draw_identity_layers",
     "draw_map",
     "draw_network",
+    "draw_parallel_step",
 ]
 
 LESSONS = Path(__file__).parents[2] / "notebooks"
@@ -247,6 +248,30 @@ def draw_map(folder: Path = LESSONS) -> Figure:
     after = (f", after {' and '.join(map(str, needs[n]))}" if needs[n] else "" for n in titles)
     told = (f"{number} {titles[number]}{of}" for number, of in zip(titles, after, strict=True))
     fig.alt = f"A map of the lessons: {'; '.join(told)}."
+    return fig
+
+
+def draw_parallel_step(num_devices: int = 3) -> Figure:
+    """Draw a step on several devices: the batch in parts, their gradients, the sum, one step."""
+    num_devices = whole("num_devices", num_devices)
+    height = 1.1 * num_devices + 0.3
+    middle, across = height / 2, (0.75, 3.4, 6.15, 8.3)
+    fig, ax = _canvas(9.3, height)
+    _box(ax, across[0], middle, "a batch", _GREY, width=1.2, height=0.8)
+    for i in range(num_devices):
+        y = middle + 1.1 * ((num_devices - 1) / 2 - i)
+        text = f"device {i}: its part,\nforward and backward"
+        _box(ax, across[1], y, text, _SKY, width=2.4, height=0.8)
+        _arrow(ax, (across[0] + 0.6, middle), (across[1] - 1.2, y))
+        _arrow(ax, (across[1] + 1.2, y), (across[2] - 0.8, middle))
+    _box(ax, across[2], middle, "sum of the\ngradients", _SKY, width=1.6, height=0.8)
+    _arrow(ax, (across[2] + 0.8, middle), (across[3] - 0.75, middle))
+    _box(ax, across[3], middle, "the same\nstep on all", _SKY, width=1.5, height=0.8)
+    fig.alt = (
+        f"A batch, an arrow from it to each of {num_devices} devices, which takes its part forward "
+        "and backward; an arrow from each to the sum of the gradients, and from there one to the "
+        "same step on all."
+    )
     return fig
 
 

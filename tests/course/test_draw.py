@@ -18,6 +18,8 @@ DRAWINGS = {
     "1x1 convolution": lambda: draw.draw_block(use_1x1conv=True),
     "pre-activation": lambda: draw.draw_block(preact=True),
     "map": draw.draw_map,
+    "a step on three devices": draw.draw_parallel_step,
+    "a step on one device": lambda: draw.draw_parallel_step(1),
     "network": draw.draw_network,
     "network, small images": lambda: draw.draw_network(28),
     "network, large images": lambda: draw.draw_network(224),
