@@ -209,18 +209,13 @@ def torch_variants(bfloat16):
 
 
 def start_ours(workers, workload, bfloat16):
-    """Start d2lres and its peers in MXNet, ready to be measured.
-
-    Stopped while others take their turns, d2lres would take them for other programs that need the
-    cores: the number of its threads is fixed, as it is where nobody else computes.
-    """
-    peers = ["plain", "model_zoo"] + ["d2l"] * workload.startswith("resnet18")
-    ours = mxnet_worker("d2lres", workload, **all_cores())
-    started = workers.start(ours, *(mxnet_worker(peer, workload) for peer in peers))
+    """Start d2lres and its peers in MXNet, ready to be measured."""
+    peers = ["d2lres", "plain", "model_zoo"] + ["d2l"] * workload.startswith("resnet18")
+    started = workers.start(*(mxnet_worker(peer, workload) for peer in peers))
     prepare(started[:1])  # alone: it may have to measure which precision is faster
     if "bfloat16" in started[0].about["precision"].values():
         off = {"DNNL_MAX_CPU_ISA": "AVX512_CORE"}  # what a processor without bfloat16 has at best
-        worker = mxnet_worker("d2lres_float32", workload, "float32", **off, **all_cores())
+        worker = mxnet_worker("d2lres_float32", workload, "float32", **off)
         started += workers.start(worker)
     prepare(started[1:], at_once=2)
     for worker in started:
@@ -360,8 +355,7 @@ def measure_busy(rounds, workload, python):
 def measure_end_to_end(rounds, python, batch_size=256, steps=2):
     """Measure training from the files on, with everything a program does; return the record."""
     with Workers() as workers, tempfile.TemporaryDirectory() as folder:
-        everyone = [mxnet_worker("d2lres", "end_to_end", **all_cores())]  # see start_ours
-        everyone.append(mxnet_worker("d2l", "end_to_end"))
+        everyone = [mxnet_worker(peer, "end_to_end") for peer in ("d2lres", "d2l")]
         if python:
             write_fashion_mnist(Path(folder, "FashionMNIST", "raw"))  # where torchvision looks
             everyone.append(torch_worker(python, "end_to_end", folder))

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .runtime.hook import MOST_THREADS
-
 __all__ = [
     "as_numpy",
     "batches",
@@ -34,7 +32,6 @@ __all__ = [
     "scores",
     "scores_of",
     "something_to_train",
-    "threads",
     "whole",
     "whole_numbers",
 ]
@@ -80,14 +77,6 @@ def whole(name: str, value, least: int = 1) -> int:
         number = least - 1
     if number < least or isinstance(value, bool):
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    return number
-
-
-def threads(number) -> int:
-    """Return a number of threads that a system will make."""
-    number = whole("threads", number)
-    if number > MOST_THREADS:
-        raise ValueError(f"threads is at most {MOST_THREADS}, not {number}")
     return number
 
 

@@ -18,7 +18,6 @@ from .runs.history import History, Meter, describe
 from .runs.keeper import Keeper
 from .runs.progress import Progress
 from .runs.workers import workers_of
-from .runtime import cores
 from .runtime.devices import try_gpu
 
 __all__ = ["train"]
@@ -42,7 +41,6 @@ def train(
     loss: gluon.loss.Loss | None = None,
     mixup: MixUp | None = None,
     checkpoint: str | os.PathLike | None = None,
-    threads: int | None = None,
     kvstore: str | None = None,
 ) -> History:
     """Train a classifier, by default with minibatch SGD and the cross-entropy loss.
@@ -68,8 +66,8 @@ def train(
         running averages), those of the first device count.
     seed : int, default 0
         Fixes the order of the images and what is drawn in training. The same seed on the same
-        machine with the same ``threads`` gives the same history to the last bit (not with MXNet's
-        ``nag``); where their number is left open, up to rounding. For a DataLoader
+        machine, with the same number of threads, gives the same history to the last bit (not with
+        MXNet's ``nag``). For a DataLoader
         of Gluon's, the global generators of NumPy and Python are seeded in every epoch, and given
         back in the end; what its workers draw, if it has some, is their own.
     scheduler : mxnet.lr_scheduler.LRScheduler, optional
@@ -94,10 +92,6 @@ def train(
         as on a full disk, the run goes on with the last one kept. ``{run}`` in its name becomes
         eight characters that differ wherever the arguments, the data or the weights to start from
         do, so that each run has a folder of its own.
-    threads : int, optional
-        Threads on the CPU: their number decides in which order sums are rounded. By default that of
-        ``OMP_NUM_THREADS``; if it is not set, as many as other programs leave cores, which may
-        change between two steps.
     kvstore : str, optional
         A key-value store of MXNet's: with "dist_sync" or "dist_device_sync" the workers that
         ``python -m d2lres launch`` started train together. They take the batches of ``train_iter``
@@ -140,7 +134,6 @@ def train(
     num_epochs, seed = checks.whole("num_epochs", num_epochs), checks.whole("seed", seed, least=0)
     lr, devices = checks.learning_rate(lr, scheduler), checks.devices(device) or [try_gpu()]
     workers, device = workers_of(kvstore), devices[0]
-    threads = cores.given() if threads is None else checks.threads(threads)
     options = checks.optimizer_params(optimizer, optimizer_params)
     checks.callable_like("MixUp(0.2)", "mixup", mixup or None)
     checks.loss(loss, takes_shares=bool(mixup))
@@ -165,7 +158,6 @@ def train(
     recipe = {"optimizer": optimizer, "lr": lr, **options, "scheduler": type(scheduler).__name__}
     recipe |= {"precision": fast.precision, "loss": type(loss).__name__, "seed": seed}
     recipe |= {"mixup": repr(mixup)} if mixup else {}
-    recipe |= {"threads": threads}
     recipe |= {"num_devices": len(devices)} if len(devices) > 1 else {}
     recipe |= {"kvstore": kvstore, "num_workers": workers.num} if workers.num > 1 else {}
     facts = {"num_epochs": num_epochs, "device": ", ".join(map(str, devices))}
@@ -177,7 +169,6 @@ def train(
 
     shown = workers.rank == 0
     with (
-        cores.fixed(threads),
         keeper,
         Progress(history, num_epochs, keeper.num_batches, keeper.num_done, shown) as progress,
     ):

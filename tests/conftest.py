@@ -16,8 +16,6 @@ from d2lres.runtime.machine import describe, physical_cores
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share the cores
     os.environ["OMP_NUM_THREADS"] = str(max(1, physical_cores() // int(workers)))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist has it ignored
-else:  # their number is fixed: tests look for the same bits
-    os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
 
 import mxnet as mx
 import numpy as onp

@@ -8,7 +8,7 @@ from mxnet import autograd, gluon, np, npx
 from mxnet.base import _LIB, check_call
 
 from .. import checks
-from ..runtime import cores, machine
+from ..runtime import machine
 from .graph import Traced
 from .precision import FLOAT32, Plan, fastest, measured
 from .rewrites import for_gradients, for_inference, for_training, in_bfloat16, narrow_convolutions
@@ -149,7 +149,6 @@ class Compiled(gluon.Block):
     def forward(self, X):
         if not isinstance(X, np.ndarray) or X.dtype != "float32":
             return self.net(X)  # which says what it thinks of that
-        cores.follow()
         if not self.traced.is_current():
             self.traced, self._graphs = Traced(self.net), {}
         kind = "gradients" if autograd.is_recording() else "inference"

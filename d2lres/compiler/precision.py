@@ -70,10 +70,8 @@ def measured(traced, X, candidate) -> dict[str, dict[str, float]]:
         if key not in known:
             runs = {"training": _train} if any(traced.trained) else {}
             runs["inference"] = lambda net, X: net(X)
-            cores.follow()
             watch = cores.Watch()
-            with cores.fixed(cores.current()):
-                found = {kind: _seconds(traced, X, candidate, run) for kind, run in runs.items()}
+            found = {kind: _seconds(traced, X, candidate, run) for kind, run in runs.items()}
             known[key] = {kind: seconds for kind, (seconds, _) in found.items()}
             is_sure = all(seconds and is_finite for seconds, is_finite in found.values())
             if path and is_sure and watch.others() < ALONE:

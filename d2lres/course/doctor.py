@@ -7,7 +7,7 @@ import time
 from ..data.cifar import CIFAR10, CIFAR100
 from ..data.fashion_mnist import FASHION_MNIST
 from ..files.whole import shown
-from ..runtime import cores, devices, machine
+from ..runtime import cores, devices, hook, machine
 
 __all__ = ["doctor"]
 
@@ -22,7 +22,7 @@ def doctor() -> bool:
             gpu = why_not or ("none" if device.device_type == "cpu" else f"{device}, which works")
         except Exception as error:
             amiss = [f"MXNet does not work: {error}"]
-    about, (data, data_advice) = machine.describe(), _data()
+    about, (data, data_advice), others = machine.describe(), _data(), _others()
     found = {
         "d2lres": about["d2lres"],
         "MXNet": about["mxnet"] or "not found",
@@ -31,13 +31,14 @@ def doctor() -> bool:
         "CPU": f"{about['cpu']} ({about['cpu_features'] or 'without AVX2'})",
         "cores": f"{_cores(about['physical_cores'])} for this process",
         "threads": _threads(),
+        "others": f"other programs use {others:.1f} cores now",
         "AMX": about["amx"],
         "GPU": gpu,
         **data,
     }
     for name, value in found.items():
         print(shown(f"{name:14}{value}"))
-    advice = _advice() + data_advice
+    advice = _advice(others) + data_advice
     for sentence in [f"amiss: {s}" for s in amiss] + [f"advice: {s}" for s in advice]:
         print(shown(sentence))
     if not amiss + advice:
@@ -50,16 +51,17 @@ def _cores(number):
 
 
 def _threads():
-    """Say how many threads MXNet takes, by whose choice, and what others leave."""
-    if given := cores.given():
-        return f"{given}, set by OMP_NUM_THREADS"
+    """Say how many threads MXNet takes, and by whose choice."""
+    given = os.environ.get("OMP_NUM_THREADS")
+    if not given or "OMP_NUM_THREADS" in hook.chosen:
+        return f"{given or machine.physical_cores()}, one for each physical core"
+    return f"{given}, set by OMP_NUM_THREADS"
+
+
+def _others():
     watch = cores.Watch()
     time.sleep(cores.SECONDS)
-    others, most = watch.others(), machine.physical_cores()
-    return (
-        f"up to {most}, one for each physical core; other programs use {others:.1f} now, which "
-        f"leaves {max(1, most - round(others))}"
-    )
+    return watch.others()
 
 
 def _data():
@@ -82,7 +84,7 @@ def _data():
     return found, advice
 
 
-def _advice():
+def _advice(others):
     """Say what could be faster: a sentence with the cure for each thing."""
     found, cores = [], machine.physical_cores()
     threads = os.environ.get("OMP_NUM_THREADS", "")
@@ -90,6 +92,11 @@ def _advice():
         found.append(
             f"OMP_NUM_THREADS is {threads}, but this process may use {_cores(cores)}, and threads "
             "that share a core slow each other: unset it."
+        )
+    if round(others) >= 1 and cores > 1:
+        found.append(
+            "other programs compute, and a thread that waits for its core holds up all others: end "
+            f"them, or start with OMP_NUM_THREADS={max(1, cores - round(others))}."
         )
     if machine.amx() in (machine.REFUSED, machine.TOO_LATE):
         found.append(machine.advice_on_amx())

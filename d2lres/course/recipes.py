@@ -12,7 +12,6 @@ from ..data.augment import Augmentation, Compose, Cutout, MixUp, RandomCrop, Ran
 from ..data.cifar import load_data_cifar10, load_data_cifar100
 from ..data.fashion_mnist import load_data_fashion_mnist
 from ..runs.history import History
-from ..runtime import cores, machine
 from ..training import train
 
 __all__ = ["RECIPES", "LabelSmoothing", "Recipe"]
@@ -133,7 +132,6 @@ class Recipe(NamedTuple):
             loss=LabelSmoothing(self.smoothing) if self.smoothing else None,
             mixup=self.mixup,
             checkpoint=checkpoint,
-            threads=cores.given() or machine.physical_cores(),  # a record can be repeated
         )
         kinds = {"augment": repr(list(self.augment)), "mixup": repr(self.mixup)}
         history.run["recipe"] = self._asdict() | kinds

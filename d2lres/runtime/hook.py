@@ -75,7 +75,7 @@ class Loader(importlib.machinery.SourceFileLoader):
             raise
 
     def _execute(self, module):
-        from . import cores, old_names, threads
+        from . import old_names, threads
 
         module.__builtins__ = old_names.builtins_for(module.__name__)
         with warnings.catch_warnings():
@@ -83,7 +83,6 @@ class Loader(importlib.machinery.SourceFileLoader):
             super().exec_module(module)
         old_names.complete(module)
         threads.complete(module)
-        cores.complete(module)
 
 
 def _or_one_line(function):
@@ -128,14 +127,13 @@ def catch_up() -> None:
 
     What is too late is said in one sentence on stderr.
     """
-    from . import cores, machine, threads
+    from . import machine, threads
 
-    if number := _choose_threads():
+    if cores := _choose_threads():
         mxnet = sys.modules["mxnet"]
-        in_the_engine(lambda: mxnet.base._LIB.MXSetNumOMPThreads(number))
+        in_the_engine(lambda: mxnet.base._LIB.MXSetNumOMPThreads(cores))
     for name in threads.MODULES:
         threads.complete(sys.modules[f"mxnet.{name}"])
-    cores.complete(sys.modules["mxnet.gluon.trainer"])
     if machine.amx() == machine.TOO_LATE:
         _say(f"d2lres: {machine.advice_on_amx()}")
 

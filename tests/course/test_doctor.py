@@ -18,7 +18,15 @@ def doctor(linux, facts, gpu, monkeypatch, capsys, tmp_path):
     """Whether MXNet works on a pretended machine, and the lines that the doctor prints there."""
 
     def lines(
-        flags=SAPPHIRE, granted=True, gpus=(), num_gpus=0, error=None, sample=False, found=4, **case
+        flags=SAPPHIRE,
+        granted=True,
+        gpus=(),
+        num_gpus=0,
+        error=None,
+        sample=False,
+        found=4,
+        others=0.3,
+        **case,
     ):
         linux(cores=[0, 0, 1, 1], flags=flags, kernel_grants_amx=granted)
         facts(**{"installed": ["mxnet"], "gpus": gpus, **case})
@@ -38,7 +46,7 @@ def doctor(linux, facts, gpu, monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(FASHION_MNIST, "sample", place if sample else None)
         monkeypatch.setattr(platform, "python_version", lambda: "3.12.1")
         monkeypatch.setattr(importlib.metadata, "version", lambda name: VERSIONS[name])
-        monkeypatch.setattr(cores.Watch, "others", lambda self: 0.8)
+        monkeypatch.setattr(cores.Watch, "others", lambda self: others)
         works = room.doctor()
         return works, capsys.readouterr().out.replace(str(tmp_path), "").splitlines()
 
@@ -53,7 +61,8 @@ NumPy         2.1.0
 Python        3.12.1 on Linux x86_64
 CPU           Test CPU (avx2 avx512 avx512_bf16 amx_bf16)
 cores         2 physical cores for this process
-threads       up to 2, one for each physical core; other programs use 0.8 now, which leaves 1
+threads       2, one for each physical core
+others        other programs use 0.3 cores now
 AMX           used
 GPU           none
 Fashion-MNIST from here, /there
@@ -85,6 +94,10 @@ def test_doctor_says_what_was_found(doctor, monkeypatch):
             "advice:": "bfloat16 could be several times as fast, but AMX is not used, as mxnet was "
             "imported before d2lres: import d2lres before mxnet, or install d2lres with its hook "
             "(`make lab`)."}),
+        ({}, {"others": 1.2}, {
+            "others": "other programs use 1.2 cores now",
+            "advice:": "other programs compute, and a thread that waits for its core holds up all "
+            "others: end them, or start with OMP_NUM_THREADS=1."}),
         ({}, {"flags": "avx"}, {
             "CPU": "Test CPU (without AVX2)",
             "AMX": "not in this processor",
@@ -130,7 +143,7 @@ def test_doctor_says_what_is_amiss(doctor, monkeypatch, case, mxnet, words):
     monkeypatch.setenv("DNNL_MAX_CPU_ISA", "AVX512_CORE_AMX")
     works, lines = doctor(**case)
     expected = list(HEALTHY[:-1])
-    expected[1], expected[8] = f"MXNet         {mxnet}", "GPU           not tried"
+    expected[1], expected[9] = f"MXNet         {mxnet}", "GPU           not tried"
     assert not works and lines[:-1] == expected
     assert lines[-1].startswith("amiss: ") and words in lines[-1]
 

@@ -141,23 +141,22 @@ def test_parameters_that_are_no_numbers_are_not_saved(stripes, tmp_path, saves_e
 
 
 def test_another_run_does_not_go_on_from_there(stripes, tmp_path):
-    run(stripes, tmp_path, num_epochs=1, threads=1)
+    run(stripes, tmp_path, num_epochs=1)
     for change, words in [
         ({"lr": 0.2}, "lr: 0.1 there, 0.2 here"),
         ({"seed": 5}, "seed: 0 there, 5 here"),
         ({"optimizer": "adam"}, "optimizer: sgd there, adam here"),
-        ({"threads": 2}, "threads: 1 there, 2 here"),
         ({"dropout": 0.4}, "network: "),
         ({"at": lambda images, rng: images}, "augment: At.. there, <lambda> here"),
         ({"loss": mx.gluon.loss.SoftmaxCrossEntropyLoss(weight=2)}, "loss: "),
     ]:
         with pytest.raises(ValueError, match=f"of another run.*{words}.*another folder"):
-            run(stripes, tmp_path, **{"threads": 1} | change)
+            run(stripes, tmp_path, **change)
     for change, words in [({"num": 29}, "run .data: "), ({"shuffle": False}, "shuffle: True")]:
         with pytest.raises(ValueError, match=words):
             run(lambda change=change, **kwargs: stripes(**kwargs | change), tmp_path)
     with pytest.raises(ValueError, match="another run .test data: [^;]*. Repeat"):
-        run(lambda num=33, **kwargs: stripes(num, **kwargs), tmp_path, threads=1)
+        run(lambda num=33, **kwargs: stripes(num, **kwargs), tmp_path)
 
 
 def test_a_run_goes_on_by_the_plans_it_began_with(stripes, tmp_path, monkeypatch):
