@@ -64,7 +64,6 @@ def tiny_workers(kvstore=None, checkpoint=None, slow=False, epochs=2, num=65, **
     train_iter, test_iter = data(num, 16 // NUM_WORKERS, augment), data(24, 8)
     options = {
         "optimizer_params": {"momentum": 0.9},
-        "threads": 1,
         "precision": "float32",
     } | options
     options |= {"kvstore": kvstore, "checkpoint": checkpoint}
