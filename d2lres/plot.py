@@ -5,7 +5,6 @@ import sys
 
 import matplotlib.figure
 import numpy as np
-from cycler import cycler
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from . import checks
@@ -62,8 +61,8 @@ def use_style() -> None:
     It sets the size of type and the colours and dashes that curves take one after the other; in a
     notebook also twice the pixels.
     """
-    colours, dashes = (cycler(name, [s[name] for s in STYLES]) for name in ("color", "linestyle"))
-    matplotlib.rc("axes", prop_cycle=colours + dashes)
+    curves = {name: [style[name] for style in STYLES] for name in ("color", "linestyle")}
+    matplotlib.rc("axes", prop_cycle=matplotlib.cycler(**curves))
     matplotlib.rc("font", size=13)
     matplotlib.rc("lines", linewidth=2.5)
     matplotlib.rc("grid", alpha=0.3)
