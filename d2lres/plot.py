@@ -6,6 +6,7 @@ import sys
 import matplotlib.figure
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from PIL import Image
 
 from . import checks
 from .data.fashion_mnist import FASHION_MNIST_LABELS
@@ -48,9 +49,11 @@ class Figure(matplotlib.figure.Figure):
     alt = ""
 
     def _repr_png_(self):
-        picture = io.BytesIO()
-        self.savefig(picture, format="png", dpi=2 * self.dpi)  # sharp on any screen
+        drawn, picture = io.BytesIO(), io.BytesIO()
+        fast = {"compress_level": 1}
+        self.savefig(drawn, format="png", dpi=2 * self.dpi, pil_kwargs=fast)  # sharp on any screen
         width, height = (self.get_size_inches() * self.dpi).astype(int).tolist()
+        Image.open(drawn).convert("RGB").save(picture, "PNG")  # nothing in it is transparent
         size = {"width": width, "height": height}
         return picture.getvalue(), size | ({"alt": self.alt} if self.alt else {})
 
