@@ -174,15 +174,11 @@ def mxnet_worker(peer, workload="", *more, **env):
 
 def torch_worker(python, variant, workload=""):
     """Start a variant of PyTorch in the Python that has it."""
-    command = [python, str(HERE / "workers_torch.py"), variant, workload]
-    return Worker(f"torch {variant}", command, {**_plain_environment(), **all_cores()})
-
-
-def all_cores():
-    """Return what fixes the number of threads at one for each physical core."""
     from d2lres.runtime.machine import physical_cores
 
-    return {"OMP_NUM_THREADS": str(physical_cores())}
+    command = [python, str(HERE / "workers_torch.py"), variant, workload]
+    threads = {"OMP_NUM_THREADS": str(physical_cores())}
+    return Worker(f"torch {variant}", command, {**_plain_environment(), **threads})
 
 
 def _plain_environment():

@@ -5,6 +5,7 @@ MXNet 1.9.1 was made for Python 3.8 and NumPy 1.21. Here it runs on Python 3.10 
 (``old_names``). Nothing happens before MXNet is really imported: to look for it is not to load it.
 """
 
+import gc
 import importlib.machinery
 import os
 import sys
@@ -129,9 +130,14 @@ def catch_up() -> None:
     """
     from . import machine, threads
 
-    if cores := _choose_threads():
-        mxnet = sys.modules["mxnet"]
+    cores, mxnet = _choose_threads(), sys.modules["mxnet"]
+    if cores and not any(isinstance(thing, mxnet.nd.NDArray) for thing in gc.get_objects()):
         in_the_engine(lambda: mxnet.base._LIB.MXSetNumOMPThreads(cores))
+    elif cores:  # what oneDNN made for fewer threads than there are later would end Python
+        _say(
+            "d2lres: mxnet has computed before d2lres was imported, and keeps to its own number of "
+            "threads: import d2lres first, or install it with its hook (`make lab`)."
+        )
     for name in threads.MODULES:
         threads.complete(sys.modules[f"mxnet.{name}"])
     if machine.amx() == machine.TOO_LATE:
