@@ -1,6 +1,7 @@
 """A network that computes by rewritten graphs, on the same parameters."""
 
 import ctypes
+import threading
 
 import mxnet as mx
 import numpy as onp
@@ -16,6 +17,8 @@ from .rewrites import for_gradients, for_inference, for_training, in_bfloat16, n
 __all__ = ["Compiled", "compile"]
 
 npx.set_np()
+
+_alone = threading.RLock()  # one thread at a time makes a graph, or makes one anew
 
 
 def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> gluon.Block:
@@ -149,8 +152,6 @@ class Compiled(gluon.Block):
     def forward(self, X):
         if not isinstance(X, np.ndarray) or X.dtype != "float32":
             return self.net(X)  # which says what it thinks of that
-        if not self.traced.is_current():
-            self.traced, self._graphs = Traced(self.net), {}
         kind = "gradients" if autograd.is_recording() else "inference"
         if autograd.is_training():
             kind = "training"
@@ -159,7 +160,11 @@ class Compiled(gluon.Block):
             # does not know: without a step of the trainer in between it would not wait for them
             npx.waitall()
         self._moving = kind == "training"
-        return self._graph(X, kind).run(X)
+        with _alone:
+            if not self.traced.is_current():
+                self.traced, self._graphs = Traced(self.net), {}
+            graph = self._graph(X, kind)
+        return graph.run(X)
 
     def _graph(self, X, kind):
         """Return the graph for a batch, made if there is none yet that fits."""

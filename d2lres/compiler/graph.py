@@ -1,11 +1,11 @@
 """The graph of a network: traced, looked at and edited."""
 
-import ast
 import contextlib
 import copy
 import functools
 import json
 import operator
+import re
 import warnings
 from collections import Counter
 
@@ -230,12 +230,19 @@ def attrs_of(node):
     """Return a node's attributes with values in place of their text, those left out too."""
     attrs = dict(_DEFAULTS.get(node["op"], {}))
     for name, text in node.get("attrs", {}).items():
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = text
-        attrs[name] = tuple(value) if isinstance(value, list) else value
+        attrs[name] = _value(text)
     if node["op"] in ("Convolution", "Pooling"):
         for name, default in _OF_WINDOWS.items():
             attrs[name] = attrs.get(name) or (default,) * len(attrs["kernel"])
     return attrs
+
+
+def _value(text):
+    """Return what an attribute's text means: a number, a truth value, a tuple, or a word."""
+    # ast.literal_eval fails now and then where threads compile at once (Python 3.11)
+    named = {"True": True, "False": False, "None": None}
+    try:
+        value = json.loads(re.sub(r",?\s*\)", "]", text.replace("(", "[")))
+    except json.JSONDecodeError:
+        return named.get(text, text)
+    return tuple(value) if isinstance(value, list) else value

@@ -7,7 +7,7 @@ from mxnet.gluon import nn
 
 from d2lres import freeze, train
 from d2lres.compiler import graph
-from d2lres.compiler.graph import Traced, traced
+from d2lres.compiler.graph import Traced, attrs_of, traced
 
 
 def test_a_run_of_training_traces_each_mode_once(stripes, tmp_path, monkeypatch):
@@ -42,6 +42,16 @@ def test_a_change_is_noticed(change):
     assert of_net.is_current()
     CHANGES[change](net)
     assert not of_net.is_current()
+
+
+MEANINGS = {"(3, 3)": (3, 3), "(1,)": (1,), "()": (), "[0, 1]": (0, 1), "-1": -1}
+MEANINGS |= {"1e-05": 1e-5, "True": True, "None": None, "max": "max", "float32": "float32"}
+
+
+@pytest.mark.parametrize("text", MEANINGS)
+def test_what_the_text_of_an_attribute_means(text):
+    value = attrs_of({"op": "Activation", "attrs": {"name": text}})["name"]
+    assert value == MEANINGS[text] and type(value) is type(MEANINGS[text])
 
 
 class Failing(nn.HybridBlock):

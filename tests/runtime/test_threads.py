@@ -11,6 +11,7 @@ from mxnet.gluon import nn
 from networks import imported, in_a_row, initialized
 
 import d2lres
+from d2lres.compiler import compiled
 
 X, y = np.random.uniform(size=(4, 3, 8, 8)), np.arange(4) % 3
 
@@ -96,6 +97,24 @@ def test_a_network_that_many_threads_call_at_once(make, tmp_path):
             expected = net(X[:num]).asnumpy()
             assert onp.allclose(scores, expected, atol=1e-4)
             assert (classes.asnumpy() == expected.argmax(1)).all()
+
+
+def test_threads_make_the_graphs_of_a_compiled_network_one_by_one(monkeypatch):
+    net, making, most = d2lres.compile(network(), X, "float32"), [], []
+
+    class Graph(compiled._Graph):
+        def __init__(self, *args, **kwargs):
+            making.append(self)
+            most.append(len(making))
+            super().__init__(*args, **kwargs)
+            making.remove(self)
+
+    monkeypatch.setattr(compiled, "_Graph", Graph)
+    sizes = [4 + i % 6 for i in range(24)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        shapes = pool.map(lambda size: net(np.ones((2, 3, size, size))).shape, sizes)
+        assert set(shapes) == {(2, 3)}
+    assert most == [1] * 6
 
 
 def state():
