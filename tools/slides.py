@@ -69,7 +69,7 @@ class Slide:
         return figures <= 1 and self.lines + piece.lines <= MAX_LINES
 
 
-def slides(lesson: nbformat.NotebookNode, remarks: dict[str, str] = {}) -> list[Slide]:  # noqa: B006
+def slides(lesson: nbformat.NotebookNode, remarks: dict[str, str] | None = None) -> list[Slide]:
     """Return the slides of a lesson, with remarks in the notes of the sections they are for."""
     made = []
     for cell in lesson.cells:
@@ -79,7 +79,7 @@ def slides(lesson: nbformat.NotebookNode, remarks: dict[str, str] = {}) -> list[
         if kind == "notes":
             made[-1].notes.append(text(cell.source))
         elif kind != "skip" and cell.cell_type == "markdown":
-            of_text(cell.source, made, remarks)
+            of_text(cell.source, made, remarks or {})
         elif kind != "skip" and not {"check", "exercise"} & set(cell.metadata.get("tags", [])):
             of_code(cell, made)
     return [slide for slide in made if slide.pieces or slide.is_first]

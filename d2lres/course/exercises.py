@@ -825,3 +825,55 @@ def nearest_mean(answer):
             "for 50 queries",
             hint,
         )
+
+
+# --- 12: several devices
+
+value(
+    "12.1",
+    math.ceil(60_000 / (4 * 32)),
+    "Of how many images is one step made, and what becomes of the last few?",
+    {
+        1875: "A step takes a batch of every worker.",
+        468: "The last step is smaller, but it is one.",
+        15_000: "That is how many images each worker reads.",
+    },
+)
+value(
+    "12.2",
+    0.4 / 4 + 90 / 125,
+    "The computing is shared, the sending is not: every worker sends a number for each parameter.",
+    {
+        0.1: "That is the computing alone.",
+        0.72: "That is the sending alone.",
+        1.12: "Each worker has a quarter of the batch to compute.",
+        (0.4 + 0.72) / 4: "The gradient of a part is as large as that of the whole.",
+        0.1 + 0.09: "1 Gbit/s is a billion bits. How many bits does a byte have?",
+    },
+)
+
+
+@exercise("12.3")
+def mean_gradient(answer):
+    for seed, sizes in enumerate(([4, 4], [8, 2, 1], [3])):
+        gradients = [uniform(2, 3, seed=10 * seed + i) for i in range(len(sizes))]
+        expect_array(
+            called(answer, gradients, sizes),
+            sum(n * g for n, g in zip(sizes, gradients, strict=True)) / sum(sizes),
+            f"for parts of {sizes} images",
+            "Each image counts as much as any other, in whatever part it is.",
+        )
+
+
+@exercise("12.4")
+def share(answer):
+    for num_images, num_workers in ((12, 3), (10, 4), (2, 3)):
+        order = onp.random.default_rng(0).permutation(100)[:num_images]
+        parts = [as_numpy(called(answer, order, rank, num_workers)) for rank in range(num_workers)]
+        read, lengths = onp.concatenate(parts), [len(part) for part in parts]
+        case = f"of {num_images} images {num_workers} workers"
+        if sorted(read) != sorted(order):
+            missing = len(set(order.tolist()) - set(read.tolist()))
+            raise Wrong(f"{case} read {len(read)}, and {missing} are read by none")
+        if max(lengths) - min(lengths) > 1:
+            raise Wrong(f"{case} read {', '.join(map(str, lengths))}: one waits for another")

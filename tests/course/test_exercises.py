@@ -213,6 +213,24 @@ WRONG = {  # values, or what in a solution is replaced by what
         ("argmax", "argmin"),
         ("y.max() + 1", "y.max()"),
     ],
+    "12.1": [1875, 468, 468.75, 15_000],
+    "12.2": [0.1, 0.72, 1.12, 0.28, 0.19, 0.4],
+    "12.3": [
+        ("size * gradient", "gradient"),
+        ("/ sum(sizes)", "/ len(sizes)"),
+        ("return total / sum(sizes)", "return total"),
+        ("return total / sum(sizes)", "return sum(gradients) / len(gradients)"),
+    ],
+    "12.4": [
+        ("order[rank::num_workers]", "order"),
+        (
+            "[rank::num_workers]",
+            "[rank * (len(order) // num_workers) :][: len(order) // num_workers]",
+        ),
+        ("[rank::num_workers]", "[rank + 1 :: num_workers]"),
+        ("[rank::num_workers]", "[: len(order)] if rank == 0 else order[:0]"),
+        ("order[rank::num_workers]", "range(rank, len(order) // 2 * 2, num_workers)"),
+    ],
 }
 
 
@@ -229,7 +247,7 @@ def outcome(name, answer):
 def test_every_exercise_is_asked_and_each_lesson_asks_for_code():
     assert list(ASKED) == list(EXERCISES) == list(WRONG)
     lessons = [name.partition(".")[0] for name, is_code in IS_CODE.items() if is_code]
-    assert all(lessons.count(str(number)) >= 2 for number in range(1, 12))
+    assert all(lessons.count(str(number)) >= 2 for number in range(1, 13))
 
 
 @pytest.mark.parametrize("name", ASKED)
