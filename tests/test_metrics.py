@@ -104,6 +104,8 @@ def test_scores_of_any_kind(dtype):
         *((onp.zeros((2, 3)), k, f"not {k}") for k in (0, 1.0, None)),
         (onp.array([[0.1, onp.nan], [0.2, 0.1]]), 1, "hold NaN: the network has diverged"),
         (onp.array([0.1, 0.9]), 1, r"but got \(2,\); for a single image write scores\[None\]"),
+        (onp.array([[0.1, 0.9]]), 1, r"one for each of the 1 images, .*got shape \(2,\)"),
+        (onp.zeros((2, 1)), 1, "labels go from 0 to 1, but there are 1 classes"),
     ],
 )
 def test_scores_and_k_that_have_no_order(scores, k, words):

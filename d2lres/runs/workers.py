@@ -11,6 +11,7 @@ import copy
 import itertools
 import json
 import os
+import pickle
 from typing import Any
 
 import mxnet as mx
@@ -19,6 +20,7 @@ from mxnet.base import _LIB, KVStoreHandle, check_call
 from safetensors.numpy import load, save
 
 from ..data.batches import ArrayIter, to_mxnet
+from ..runtime import sent
 from . import watch
 from .history import as_json
 
@@ -151,6 +153,14 @@ class Workers(mx.kv.KVStoreBase):
         return True
 
     def set_optimizer(self, optimizer):
+        try:
+            sent.loads(pickle.dumps(optimizer, 0))
+        except (pickle.PickleError, AttributeError, TypeError) as error:
+            name = type(optimizer.lr_scheduler or optimizer).__name__
+            raise ValueError(
+                f"with {self.kvstore} the servers take the steps, by an optimizer and a scheduler "
+                f"of MXNet's, and {name} stays with the workers: take dist_sync"
+            ) from error
         self._store.set_optimizer(optimizer)
 
     def broadcast(self, key, value, out, priority=0):

@@ -84,12 +84,13 @@ def test_download_moves_on(how, fetch, tmp_path, faults):
         (None, ["cut"], [0, 10_000]),
         (CONTENT[:99], ["404", "good"], [99, 99]),
         (CONTENT[:99], ["page", "good"], [99, 99]),
+        (CONTENT[:99], ["moved"], [99, 99]),
         (CONTENT[:99], ["whole"], [99]),  # it begins anew, because the server does
         (CONTENT, ["good"], [20_000]),
         (bytes(99), ["good"], [99, 0]),
         (bytes(40_000), ["good"], [40_000, 0]),
     ],
-    ids=["cut", "404", "page", "whole", "complete", "wrong", "too long"],
+    ids=["cut", "404", "page", "moved", "whole", "complete", "wrong", "too long"],
 )
 def test_download_goes_on_where_it_ended(fetch, web, tmp_path, part, mirrors, starts):
     if part:

@@ -40,7 +40,8 @@ def page(request):
 
 
 def test_the_tables_are_what_the_records_say(tool):
-    assert tool.with_table(README) == README
+    stale = README.replace(tool.headlines(), "of old\n")
+    assert tool.with_table(stale) == tool.with_table(README) == README != stale
     assert tool.page() == (ROOT / "results" / "README.md").read_text(encoding="utf-8")
 
 

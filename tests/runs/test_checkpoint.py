@@ -23,6 +23,11 @@ def stop_at(batch, number=signal.SIGINT):
     return At({batch: lambda: signal.raise_signal(number)})
 
 
+def handlers():
+    """What Ctrl-C and a shutdown do."""
+    return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+
 def run(stripes, folder=None, at=None, *, num_epochs=3, optimizer="sgd", dropout=0.3, **kwargs):
     """Train a small network on four batches an epoch; return it and the history."""
     options = {"sgd": {"momentum": 0.9, "wd": 1e-3}, "adam": {}}[optimizer]
@@ -50,11 +55,12 @@ def assert_equal_runs(one, other):
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     stripes, tmp_path, optimizer, batch, capsys
 ):
-    whole = run(stripes, optimizer=optimizer)
+    whole, before = run(stripes, optimizer=optimizer), handlers()
     _, history = run(stripes, tmp_path, stop_at(batch), optimizer=optimizer)
     epochs, batches = divmod(batch - 1, 4)
     where = f"epoch {epochs + 1}, batch {batches + 1}"
     assert len(history) == epochs and f"stopped in {where}" in capsys.readouterr().out
+    assert handlers() == before
     again = run(stripes, tmp_path, optimizer=optimizer)
     assert f"resuming from {where}" in capsys.readouterr().out
     assert_equal_runs(again, whole)
@@ -84,14 +90,14 @@ def test_a_run_on_a_loader_of_gluon_goes_on_with_the_same_images(stripes, tmp_pa
 
 
 def test_a_run_that_is_complete_is_not_repeated_or_made_shorter(stripes, tmp_path, capsys):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = handlers()
     first = run(stripes, tmp_path)
     again = run(stripes, tmp_path)
     assert_equal_runs(again, first)
     assert again[1].seconds == first[1].seconds and not again[1].run["resumed"]
     output = capsys.readouterr().out
     assert f"the run in {tmp_path} is complete\n" in output and "resuming" not in output
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert handlers() == before
     with pytest.raises(ValueError, match="is past num_epochs=2: it has 3 epochs and 0 batches"):
         run(stripes, tmp_path, num_epochs=2)
 

@@ -153,14 +153,41 @@ def test_workers_end_where_one_process_does(tmp_path):
             assert figures == pytest.approx(onp.array(expected), rel=1e-5)
 
 
-def test_workers_with_different_runs_are_refused(tmp_path):
-    program = tmp_path / "differ.py"
-    program.write_text(
-        f"import os, sys; sys.path.insert(0, {str(Path(PROGRAM).parent)!r})\n"
-        "from tiny_workers import tiny_workers\n"
-        "tiny_workers('dist_sync', seed=os.getpid())"
+@pytest.mark.slow
+@pytest.mark.parametrize("kvstore", ["dist_device_sync", "dist_async"])
+def test_workers_by_other_key_value_stores(kvstore, tmp_path):
+    """In step they end where one process does; where nobody waits, they learn."""
+    alone, history = tiny_workers()
+    done = launched(PROGRAM, tmp_path / "params", "--kvstore", kvstore)
+    assert done.returncode == 0, done.stderr
+    losses, *_ = saved(tmp_path / "params-0.npz")["figures"]
+    assert losses[-1] < losses[0]
+    if kvstore == "dist_device_sync":
+        assert losses == pytest.approx(history.train_loss, rel=1e-5)
+
+
+def own_program(tmp_path, code):
+    """Write a program beside which tiny_workers is found."""
+    program = tmp_path / "own.py"
+    path = f"import os, sys; sys.path.insert(0, {str(Path(PROGRAM).parent)!r})\n"
+    program.write_text(f"{path}from tiny_workers import tiny_workers\n{code}")
+    return program
+
+
+@pytest.mark.slow
+def test_a_scheduler_of_ones_own_stays_with_the_workers(tmp_path):
+    """The servers, which take the steps of dist_async, would not take it."""
+    code = (
+        "import mxnet as mx\n"
+        "class Own(mx.lr_scheduler.LRScheduler):\n    __call__ = lambda self, num_update: 0.02\n"
+        "tiny_workers('dist_async', scheduler=Own(0.02))"
     )
-    done = launched(program)
+    done = launched(own_program(tmp_path, code))
+    assert done.returncode == 1 and "Own stays with the workers: take dist_sync" in done.stderr
+
+
+def test_workers_with_different_runs_are_refused(tmp_path):
+    done = launched(own_program(tmp_path, "tiny_workers('dist_sync', seed=os.getpid())"))
     assert done.returncode == 1 and done.stdout == ""
     assert "worker 1 has another run than worker 0; seed differ" in done.stderr
     assert "worker 0 ends: worker 1 on 127.0.0.1 ended with an error" in done.stderr
