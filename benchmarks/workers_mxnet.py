@@ -61,7 +61,7 @@ def model_zoo(network):
 
     if network == "resnet18":
         net = vision.resnet18_v1(classes=10)
-    else:  # there is no ready one; its small stem has neither batch normalisation nor ReLU
+    else:  # there is no ready one; its small stem has neither batch normalization nor ReLU
         n = (int(network.removeprefix("cifar_resnet")) - 2) // 6
         block, channels = vision.BasicBlockV1, [16, 16, 32, 64]
         net = vision.ResNetV1(block, [n, n, n], channels, classes=10, thumbnail=True)

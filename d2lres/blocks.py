@@ -99,7 +99,7 @@ class Residual(nn.HybridBlock):
         If a number is no whole one of at least 1, X is not four-dimensional, or cannot be added to
         the output (see ``use_1x1conv``).
     TypeError, RuntimeError
-        If X is no float32 array of ``mxnet.np``; if the block has not been initialised.
+        If X is no float32 array of ``mxnet.np``; if the block has not been initialized.
     """
 
     def __init__(self, num_channels, use_1x1conv=False, strides=1, **kwargs):
@@ -155,7 +155,7 @@ class ResidualBase(nn.HybridBlock):
 class BasicBlock(ResidualBase):
     """The block of the paper's smaller networks: two 3x3 convolutions, and a choice of shortcuts.
 
-    As ``Residual``, also in its input and output, but without biases, which the batch normalisation
+    As ``Residual``, also in its input and output, but without biases, which the batch normalization
     behind each convolution would cancel. See sections 3.3 and 4.1 of the paper.
 
     Parameters
@@ -166,8 +166,8 @@ class BasicBlock(ResidualBase):
         Stride of the first convolution.
     shortcut : {"A", "B", "C"}, default "B"
         ``"A"``: the identity, with zeros for the channels that are new and every ``strides``-th
-        pixel. ``"B"``: a 1x1 convolution and batch normalisation where the shape changes, else the
-        identity. ``"C"``: a 1x1 convolution and batch normalisation always.
+        pixel. ``"B"``: a 1x1 convolution and batch normalization where the shape changes, else the
+        identity. ``"C"``: a 1x1 convolution and batch normalization always.
     residual : bool, default True
         False leaves the shortcut out: the plain twin.
 
@@ -240,15 +240,15 @@ class Bottleneck(ResidualBase):
 
 @checked(_SIZES, "__init__")
 class PreActResidual(ResidualBase):
-    """The block with batch normalisation and ReLU before each 3x3 convolution, and none behind.
+    """The block with batch normalization and ReLU before each 3x3 convolution, and none behind.
 
     Where the shape does not change, nothing stands between the input and the sum, and nothing
     behind the sum: from block to block the input is passed on as it is. The sum may be negative: a
-    batch normalisation and a ReLU follow the last of these blocks. See He et al., Identity Mappings
+    batch normalization and a ReLU follow the last of these blocks. See He et al., Identity Mappings
     in Deep Residual Networks (2016), figures 1 and 4 and the appendix.
 
     Input, output, errors and parameters are those of ``BasicBlock``. But a 1x1 convolution on the
-    shortcut takes what the body takes, after the first ReLU, and no batch normalisation follows it;
+    shortcut takes what the body takes, after the first ReLU, and no batch normalization follows it;
     zeros for new channels (``"A"``) are put to the input itself.
     """
 
@@ -289,7 +289,7 @@ def make_shortcut(num_channels, in_channels, strides, option, is_normalised=True
     """Return what changes the shape of a block's input by one of the paper's options, or None.
 
     The options, errors and other numbers are those of ``BasicBlock``; None is the identity.
-    ``is_normalised`` says whether batch normalisation follows a 1x1 convolution.
+    ``is_normalised`` says whether batch normalization follows a 1x1 convolution.
     """
     if option not in ("A", "B", "C"):
         raise ValueError(f"shortcut is 'A', 'B' or 'C', not {option!r}")

@@ -366,7 +366,7 @@ def device_of(net):
     for name, param in net.collect_params().items():
         if param._data is None and not param._deferred_init:
             raise RuntimeError(
-                f"the network has no weights yet ({name} is not initialised). "
+                f"the network has no weights yet ({name} is not initialized). "
                 "Call net.initialize(mx.init.Xavier()) first."
             )
         return param.list_ctx()[0]

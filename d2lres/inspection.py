@@ -32,7 +32,7 @@ class Layer(NamedTuple):
     itself, such as the sum of its shortcut, stands under the block's name. ``output_shape`` has a
     batch axis if ``input_shape`` has one. ``num_params`` counts the trainable parameters, those
     that several layers share for the first; ``num_others`` the running averages of batch
-    normalisation and what was frozen by ``grad_req="null"``; ``multiply_adds`` those of a
+    normalization and what was frozen by ``grad_req="null"``; ``multiply_adds`` those of a
     convolution or dense layer, forward, without its bias.
     """
 
@@ -116,7 +116,7 @@ def summary(
 ) -> Summary:
     """List the layers of a network: shapes, parameters and multiply-adds.
 
-    The network need not be initialised. It is traced, not run: no array is made or changed.
+    The network need not be initialized. It is traced, not run: no array is made or changed.
 
     Listed are layers with parameters, poolings, sums and all that changes the shape; activations
     are left out. Multiply-adds are those of convolutions and dense layers in the forward pass: each
@@ -281,9 +281,9 @@ class LayerStats(NamedTuple):
 def layer_stats(net: gluon.HybridBlock, X: np.ndarray, y: np.ndarray) -> list[LayerStats]:
     """Measure how strongly each convolution responds, and what gradient reaches it.
 
-    The response is that of the paper's figure 7 (section 4.2): after the batch normalisation that
+    The response is that of the paper's figure 7 (section 4.2): after the batch normalization that
     follows the convolution, before the ReLU or the sum with the shortcut. Where none follows it, it
-    is what the convolution gives. Batch normalisation uses the statistics of the batch, as in
+    is what the convolution gives. Batch normalization uses the statistics of the batch, as in
     training; the gradient is that of the mean cross-entropy over the batch.
 
     All is computed on a copy: parameters, gradients and running averages stay as they are.
@@ -291,7 +291,7 @@ def layer_stats(net: gluon.HybridBlock, X: np.ndarray, y: np.ndarray) -> list[La
     Parameters
     ----------
     net : HybridBlock
-        An initialised network; float32 images to one score per class, (batch, num_classes).
+        An initialized network; float32 images to one score per class, (batch, num_classes).
     X : float32 array, shape (batch, channels, height, width)
     y : integer array, shape (batch,)
         Labels from 0 to num_classes - 1.
@@ -305,7 +305,7 @@ def layer_stats(net: gluon.HybridBlock, X: np.ndarray, y: np.ndarray) -> list[La
     Raises
     ------
     TypeError, RuntimeError
-        If ``net`` is not a HybridBlock, or cannot be traced; if it has not been initialised.
+        If ``net`` is not a HybridBlock, or cannot be traced; if it has not been initialized.
     ValueError
         If X is none of the above, there is not one label for each image, or one is out of range.
     """
@@ -349,7 +349,7 @@ def _longest_way(graph):
 
 
 def _response(graph, conv):
-    """Return the batch normalisation behind a convolution, or the convolution itself."""
+    """Return the batch normalization behind a convolution, or the convolution itself."""
     users = [graph.nodes[number] for number in graph.takers(graph.number(conv))]
     return users[0] if [n["op"] for n in users] == ["BatchNorm"] else conv
 
@@ -440,7 +440,7 @@ def grad_cam(net, X, y):
     ------
     TypeError, RuntimeError
         If ``net`` does not show its layers, as one that was imported, or has no feature maps; if it
-        has not been initialised.
+        has not been initialized.
     ValueError
         If X is not a batch of images, there is not one class for each, or one is out of range.
     """

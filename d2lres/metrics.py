@@ -34,7 +34,7 @@ def evaluate_accuracy(net: gluon.Block, data_iter, device: mx.Context | None = N
     ------
     TypeError, RuntimeError
         If ``net`` is no network, or ``data_iter`` gives no pairs; if ``net`` has not been
-        initialised.
+        initialized.
     ValueError
         If ``data_iter`` is empty, images, labels or scores are of another shape or dtype, or a
         label is out of range.

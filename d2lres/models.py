@@ -142,7 +142,7 @@ def resnet18(num_classes=10):
         Length of the output vector.
     form : {"d2l", "paper"}, default "d2l"
         By keyword only. ``"d2l"``: the book's, of ``Residual`` blocks, every convolution with a
-        bias. ``"paper"``: of ``BasicBlock``, without biases and with batch normalisation on the 1x1
+        bias. ``"paper"``: of ``BasicBlock``, without biases and with batch normalization on the 1x1
         convolutions of the shortcuts (option B), as elsewhere: 11,689,512 trainable parameters with
         three input channels and 1,000 classes.
     stem : {"imagenet", "cifar"}, default "imagenet"
@@ -219,7 +219,7 @@ def narrow_resnet18(num_classes: int = 100, pretrained: bool = False) -> nn.Hybr
         Length of the output vector.
     pretrained : bool, default False
         True gives it, on the CPU, the weights that come with the course: of the fine classes of
-        CIFAR-100 in the order of ``CIFAR100_LABELS``, on images normalised by ``CIFAR100_MEAN`` and
+        CIFAR-100 in the order of ``CIFAR100_LABELS``, on images normalized by ``CIFAR100_MEAN`` and
         ``CIFAR100_STD`` as ``load_data_cifar100`` gives them. How they were trained and how good
         they are stands in ``d2lres/pretrained/narrow_resnet18.json``. On disk they are float16, in
         memory float32.
@@ -269,7 +269,7 @@ def cifar_resnet(
         See ``BasicBlock``.
     preact : bool, default False
         True builds it of ``PreActResidual`` blocks, as in section 4.1 and the appendix of their
-        paper. The first convolution then has no batch normalisation and ReLU of its own, those of
+        paper. The first convolution then has no batch normalization and ReLU of its own, those of
         the first block follow it, and one more pair stands before the pooling. (The paper lets the
         first block's shortcut begin behind its first ReLU. Here it begins before, as in every other
         block without a 1x1 convolution.)

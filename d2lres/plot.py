@@ -358,7 +358,7 @@ def _pictures(X):
     if not (low > -0.01 and high < 1.01):  # NaN is neither
         raise ValueError(
             "show_images expects images from 0 to 1, or whole numbers from 0 to 255, but X goes "
-            f"from {low:.3g} to {high:.3g}. If it was normalised, show X * std + mean; if it holds "
+            f"from {low:.3g} to {high:.3g}. If it was normalized, show X * std + mean; if it holds "
             "pixels up to 255, X / 255."
         )
     X = X.clip(0, 1).astype("float32")

@@ -50,7 +50,7 @@ def train(
     Parameters
     ----------
     net : HybridBlock
-        An initialised network; float32 images (batch, channels, height, width) to one score per
+        An initialized network; float32 images (batch, channels, height, width) to one score per
         class, (batch, num_classes).
     train_iter, test_iter : iterable of (X, y)
         What ``load_data_fashion_mnist`` returns, or anything with a length that gives the batches
@@ -62,7 +62,7 @@ def train(
     device : mxnet.Context or list of them, optional
         By default ``try_gpu()``. Of several, each gets its part of every batch, and the gradients
         are summed: the steps are those of one device but for the order of sums, except that each
-        device normalises its own part in a batch normalisation. Where these differ (in their
+        device normalizes its own part in a batch normalization. Where these differ (in their
         running averages), those of the first device count.
     seed : int, default 0
         Fixes the order of the images and what is drawn in training. The same seed on the same
@@ -120,7 +120,7 @@ def train(
         If the loss or a parameter to be saved becomes infinite or no number; the last checkpoint
         is from before.
     RuntimeError
-        If the network has not been initialised, or this processor cannot compute in bfloat16 and
+        If the network has not been initialized, or this processor cannot compute in bfloat16 and
         ``precision`` asks for it.
     BlockingIOError
         If another process writes to ``checkpoint``.

@@ -45,7 +45,7 @@ def replace_head(net: gluon.HybridBlock, num_classes: int) -> nn.HybridSequentia
     ------
     TypeError, ValueError, RuntimeError
         If the last layer of ``net`` is not a dense one; if ``num_classes`` is less than 1; if
-        ``net`` has not been initialised.
+        ``net`` has not been initialized.
     """
     num_classes = checks.whole("num_classes", num_classes)
     body, old = _body_and_head(net)
@@ -57,7 +57,7 @@ def replace_head(net: gluon.HybridBlock, num_classes: int) -> nn.HybridSequentia
 def freeze(net: gluon.HybridBlock) -> None:
     """Let training change nothing of a network, or of the part of one that is given.
 
-    The parameters get no gradient. Batch normalisation would still move its running averages and
+    The parameters get no gradient. Batch normalization would still move its running averages and
     compute with the mean and variance of each batch, in training: now it always computes with the
     averages, which stay. ``freeze(features(net))`` leaves the last layer to be trained.
 
@@ -93,7 +93,7 @@ def layer_lr(net: gluon.HybridBlock, factor: float) -> None:
     """Let the layers of a network learn the more slowly, the further they are from its last one.
 
     The last layer keeps the learning rate of the trainer. The stage before it has that divided by
-    ``factor``, the one before that by ``factor ** 2``, and so on to the stem. A batch normalisation
+    ``factor``, the one before that by ``factor ** 2``, and so on to the stem. A batch normalization
     that stands alone goes with the stage before it. It is the parameters' ``lr_mult`` that is set;
     a ``factor`` of 1 gives all layers the same learning rate again. See Howard and Ruder, Universal
     Language Model Fine-tuning for Text Classification (2018), section 3.2.
@@ -186,7 +186,7 @@ def _body_and_head(net):
 
 
 def _batch_norms(net):
-    """Return the blocks that normalise by a batch, or by running averages."""
+    """Return the blocks that normalize by a batch, or by running averages."""
     found = []
     net.apply(lambda block: found.append(block) if hasattr(block, "_kwargs") else None)
     return [block for block in found if "use_global_stats" in block._kwargs]

@@ -98,7 +98,7 @@ GOLDEN = {(o, depth): n for o in GOLDEN for depth, n in zip(DEPTHS, GOLDEN[o], s
 
 
 def num_before_activation(shortcut, depth):
-    """Less the batch normalisation of the projections: 2 parameters a channel."""
+    """Less the batch normalization of the projections: 2 parameters a channel."""
     n = (depth - 2) // 6
     projected = {"A": 0, "B": 32 + 64, "C": n * (16 + 32 + 64)}[shortcut]
     return GOLDEN[shortcut, depth] - 2 * projected
@@ -217,7 +217,7 @@ def test_where_the_stride_is(build):
 
 
 def test_the_books_form_of_34_layers():
-    """Projections without batch normalisation, and biases."""
+    """Projections without batch normalization, and biases."""
     net = resnet34(form="d2l")
     net.infer_shape(np.ones((1, 3, 224, 224)))
     widths = [64] + [64] * 6 + [128] * 9 + [256] * 13 + [512] * 7

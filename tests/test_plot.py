@@ -118,7 +118,7 @@ def test_black_and_white():
         (COLOUR[0], "expected classes in y, one for each of the 3 images"),  # three grey ones
         (onp.zeros((2, 2, 8, 8)), r"grey or colour images .* got \(2, 2, 8, 8\)"),
         (GREY.astype(float), r"from 0 to 1, or whole numbers.*goes from \d to 25\d. .*X / 255"),
-        (COLOUR / 255 * 4 - 2, r"goes from -\S+ to \S+. If it was normalised, show X \* std"),
+        (COLOUR / 255 * 4 - 2, r"goes from -\S+ to \S+. If it was normalized, show X \* std"),
         (GREY * onp.nan, "from 0 to 1.* goes from nan to nan"),
     ],
 )

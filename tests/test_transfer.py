@@ -127,7 +127,7 @@ def requests(net):
 
 
 def by_averages(net):
-    """Whether each batch normalisation goes by its running averages."""
+    """Whether each batch normalization goes by its running averages."""
     found = []
     net.apply(lambda block: found.append(getattr(block, "_kwargs", {}).get("use_global_stats")))
     return [uses for uses in found if uses is not None]

@@ -26,7 +26,7 @@ def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> g
 
     The result is a Block that takes and gives what ``net`` does. It computes with the Parameter
     objects of ``net``: to train it is to train ``net``, and ``net.save_parameters`` saves what it
-    learned. Outside of ``autograd.record()`` it takes a graph of its own with batch normalisation
+    learned. Outside of ``autograd.record()`` it takes a graph of its own with batch normalization
     folded away, and for gradients under ``autograd.record(train_mode=False)`` another, in float32.
     It may be given other batch sizes and image sizes than that of ``X``, of which it is the
     fastest. If layers or parameters of ``net`` are exchanged after the call, or frozen, the graph
@@ -36,7 +36,7 @@ def compile(net: gluon.HybridBlock, X: np.ndarray, precision: str = "auto") -> g
     Parameters
     ----------
     net : HybridBlock
-        An initialised network of one input and one output, in float32.
+        An initialized network of one input and one output, in float32.
     X : float32 array, shape (batch, channels, height, width)
         A batch like those that will follow.
     precision : {"auto", "float32", "bfloat16"}, default "auto"

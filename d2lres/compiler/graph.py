@@ -18,7 +18,7 @@ __all__ = ["Graph", "Traced", "attrs_of", "traced"]
 
 
 def traced(net, training=True):
-    """Trace a network, initialised or not, into a graph with one input, ``data``.
+    """Trace a network, initialized or not, into a graph with one input, ``data``.
 
     No array is made or changed, no forward hook called; ``autograd.is_training()`` says
     ``training`` meanwhile. It is a TypeError if ``net`` is not a HybridBlock, computes what no

@@ -22,7 +22,7 @@ class Plan(NamedTuple):
 
     precision: str
     min_channels: int = 0  # convolutions with fewer input channels stay float32
-    fused: bool = True  # batch normalisation with its ReLU
+    fused: bool = True  # batch normalization with its ReLU
 
     def __str__(self):
         narrow = f", from {self.min_channels} channels on" * (self.min_channels > 4)

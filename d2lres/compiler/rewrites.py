@@ -20,7 +20,7 @@ __all__ = ["for_gradients", "for_inference", "for_training", "in_bfloat16", "nar
 def for_training(symbol, input_shape, fused=True):
     """Rewrite a graph so that it runs fast forward and backward, for images of one size.
 
-    Another batch size is fine. ``fused`` says whether batch normalisation and the ReLU behind it
+    Another batch size is fine. ``fused`` says whether batch normalization and the ReLU behind it
     become one operator. Also returned is how often each rewriting applied, by its words.
     """
     graph = Graph(symbol, input_shape)
@@ -40,7 +40,7 @@ def for_gradients(symbol, input_shape):
 def for_inference(symbol, input_shape):
     """Rewrite a graph so that it runs fast forward only, on exactly this shape.
 
-    Batch normalisation is folded into the convolution before it, which also takes over the ReLU and
+    Batch normalization is folded into the convolution before it, which also takes over the ReLU and
     the sum behind it. Matrices that stand for convolutions become inputs.
 
     Returns
@@ -79,7 +79,7 @@ def narrow_convolutions(symbol, input_shape, min_channels):
     """Return the names of the convolutions with less than ``min_channels`` input channels.
 
     In 16 bits, oneDNN's leave the blocked layout if there are few channels, and the batch
-    normalisation behind them then takes a hundred times as long.
+    normalization behind them then takes a hundred times as long.
     """
     graph = Graph(symbol, input_shape)
     convolutions = graph.of("Convolution")

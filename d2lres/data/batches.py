@@ -94,7 +94,7 @@ class ArrayIter:
     normalize : (mean, std), optional
         Each a sequence of one number for every channel (for grey images the number alone will do),
         of pixels from 0 to 1: give ``(pixel - mean) / std``. By default pixels are from 0 to 1. The
-        images are normalised after they were augmented, so that what `RandomCrop` pads with is
+        images are normalized after they were augmented, so that what `RandomCrop` pads with is
         black.
     augment : callable, optional
         ``augment(images, rng)`` gives new images, uint8 like the stored ones, before any resizing:

@@ -38,7 +38,7 @@ def load_torch_weights(net: gluon.HybridBlock, path: str | os.PathLike) -> None:
     net : HybridSequential
         ``resnet18(1000, form="paper")``, ``resnet34()``, ``resnet50()``, ``resnet101()``,
         ``resnet152()`` or another network of ``BasicBlock`` or ``Bottleneck``. It need not be
-        initialised: what is not, is put on the CPU. torchvision has the stride on the 3x3
+        initialized: what is not, is put on the CPU. torchvision has the stride on the 3x3
         convolutions; ``stride_on_1x1=True`` takes the same file and gives other numbers.
     path : str or Path
         A ``.safetensors`` or ``.npz`` file with the names of ``torchvision.models.resnet18`` and
@@ -69,7 +69,7 @@ def save_torch_weights(
     Parameters
     ----------
     net : HybridSequential
-        As for ``load_torch_weights``, initialised.
+        As for ``load_torch_weights``, initialized.
     path : str or Path
         A ``.safetensors`` file, written whole or not at all.
     dtype : {"float32", "float16"}, default "float32"
@@ -78,7 +78,7 @@ def save_torch_weights(
     Raises
     ------
     TypeError, RuntimeError
-        If ``net`` is none of those; if it has not been initialised.
+        If ``net`` is none of those; if it has not been initialized.
     ValueError
         If the file or ``dtype`` is of another kind, or a weight is no number or too large for it.
     OSError
@@ -124,7 +124,7 @@ def load_keras_weights(
         a shortcut, ``predictions``. The weights are ``conv1_conv/kernel`` and so on; kernels are
         transposed from (height, width, in, out) and (in, out).
     epsilon : float, default 1e-3
-        That of the model's batch normalisations; the default is Keras's. A network here has another
+        That of the model's batch normalizations; the default is Keras's. A network here has another
         (1e-5), and the difference is added to its running variances. Outside of training this
         computes the same, it stays so when the parameters are saved, and training goes on with the
         network's own.
@@ -219,7 +219,7 @@ def _load(wanted, path, epsilon):
         array = arrays.pop(name).transpose(axes)
         if isinstance(layer, nn.BatchNorm) and param is layer.running_var:
             array = array + onp.float32(epsilon - layer._kwargs["eps"])
-        param._load_init(np.array(array), None, cast_dtype=True)  # initialised or not
+        param._load_init(np.array(array), None, cast_dtype=True)  # initialized or not
 
 
 def _check(wanted, file, path):

@@ -153,11 +153,11 @@ def state_of(net, trainer) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Parameters
     ----------
     net : mxnet.gluon.Block
-        Initialised. Of several devices, the first counts: what a step changes is the same on all.
+        Initialized. Of several devices, the first counts: what a step changes is the same on all.
     trainer : mxnet.gluon.Trainer
         Of its parameters.
     """
-    mx.npx.waitall()  # a fused batch normalisation moves its averages unseen by MXNet's engine
+    mx.npx.waitall()  # a fused batch normalization moves its averages unseen by MXNet's engine
     arrays, indices = {}, _indices(net, trainer)
     states = trainer._updaters[0].states
     for name, param in net._collect_params_with_prefix().items():

@@ -234,7 +234,7 @@ class Keeper:
     def _take_averages(self):
         """Give every device of every worker the averages of batch norm that the first one has.
 
-        Each normalises its own part of a batch, so they differ. Nothing else does.
+        Each normalizes its own part of a batch, so they differ. Nothing else does.
         """
         if len(self.devices) * self.workers.num == 1 or self.workers.is_async:
             return

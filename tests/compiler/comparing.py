@@ -115,7 +115,7 @@ def assert_same_gradients(net, X):
 
 
 def averages(net):
-    """The running averages of batch normalisation, once a step has moved them."""
+    """The running averages of batch normalization, once a step has moved them."""
     npx.waitall()
     return [p.data().copy() for name, p in net.collect_params().items() if "running" in name]
 

@@ -49,7 +49,7 @@ def test_the_test_images_are_used_only_when_asked_for(few_images):
 def test_only_weights_decay():
     params = FAST.build().collect_params().values()
     decaying = {p.name.rsplit("_")[-1] for p in params if p.wd_mult}
-    assert decaying <= {"weight", "mean", "var"}  # the running averages are never optimised
+    assert decaying <= {"weight", "mean", "var"}  # the running averages are never optimized
 
 
 def rates(recipe, num_batches=10):

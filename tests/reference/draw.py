@@ -9,7 +9,7 @@ import numpy as np
 def draw(name, shape):
     """Return the float32 tensor of this name: the same one wherever it is asked for.
 
-    Convolutions and dense layers have He's scale. Batch normalisation has its scales between 0.4
+    Convolutions and dense layers have He's scale. Batch normalization has its scales between 0.4
     and 0.8 and its variances between 0.5 and 1.5: a network of any depth gives outputs near one.
     """
     kind = name.replace("/", ".").rpartition(".")[2]

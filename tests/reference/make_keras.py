@@ -34,7 +34,7 @@ VERSIONS = (
 
 
 def conv_bn(X, num_channels, kernel_size, strides, name):
-    """A convolution and its batch normalisation, named as in keras.applications.
+    """A convolution and its batch normalization, named as in keras.applications.
 
     It pads by one pixel on each side. `padding="same"` would pad an image of even size at its right
     and lower edge alone where the stride is 2.
