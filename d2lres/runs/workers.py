@@ -11,7 +11,6 @@ import copy
 import itertools
 import json
 import os
-import pickle
 from typing import Any
 
 import mxnet as mx
@@ -153,14 +152,12 @@ class Workers(mx.kv.KVStoreBase):
         return True
 
     def set_optimizer(self, optimizer):
-        try:
-            sent.loads(pickle.dumps(optimizer, 0))
-        except (pickle.PickleError, AttributeError, TypeError) as error:
+        if not sent.is_taken(optimizer):
             name = type(optimizer.lr_scheduler or optimizer).__name__
             raise ValueError(
                 f"with {self.kvstore} the servers take the steps, by an optimizer and a scheduler "
                 f"of MXNet's, and {name} stays with the workers: take dist_sync"
-            ) from error
+            )
         self._store.set_optimizer(optimizer)
 
     def broadcast(self, key, value, out, priority=0):

@@ -7,7 +7,7 @@ reads with this: it builds optimizers and learning rate schedulers of MXNet's, a
 import io
 import pickle
 
-__all__ = ["loads"]
+__all__ = ["is_taken", "loads"]
 
 OF_PICKLE = {("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")}
 OBJECT = {("builtins", "object"), ("__builtin__", "object")}
@@ -22,6 +22,15 @@ def loads(content: bytes):
         If there is anything else in it.
     """
     return _Optimizers(io.BytesIO(content)).load()
+
+
+def is_taken(optimizer) -> bool:
+    """Return whether a server would take an optimizer with its scheduler."""
+    try:
+        loads(pickle.dumps(optimizer, 0))
+    except (pickle.PickleError, AttributeError, TypeError):
+        return False
+    return True
 
 
 class _Optimizers(pickle.Unpickler):
