@@ -322,7 +322,7 @@ def show_images(X, y, y_hat=None, labels=None, columns: int = 8) -> Figure:
         raise ValueError(f"classes are counted from 0, but one in y or y_hat is {lowest}")
     names = _names(labels, highest + 1, is_fashion=X.ndim == 3 and highest < 10)
     rows = -(-len(X) // columns)
-    fig, axes = _subplots(rows, columns, 1.5 * columns, 1.9 * rows)
+    fig, axes = _subplots(rows, columns, 1.5 * columns, 1.9 * rows + 0.2)
     for ax in axes.flat:
         ax.axis("off")
     for ax, image, label, guess in zip(axes.flat, X, y, guesses, strict=False):

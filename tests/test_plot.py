@@ -284,3 +284,10 @@ def test_matplotlib_draws_in_the_style_of_the_course():
     assert [(line.get_color(), line.get_linestyle()) for line in lines] == [
         (style["color"], style["linestyle"]) for style in STYLES[:2]
     ]
+
+
+@pytest.mark.parametrize("num", [4, 16])
+def test_titles_above_images_are_not_cut_off(num):
+    classes = onp.arange(num) % 10
+    picture = show_images(onp.zeros((num, 28, 28)), classes, classes[::-1])._repr_png_()[0]
+    assert (plt.imread(io.BytesIO(picture))[:2] == 1).all()
