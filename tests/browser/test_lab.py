@@ -45,7 +45,8 @@ def test_every_lesson_opens_trusted_and_can_be_read_by_all(lesson, tab):
     tab.open(lesson)
     page, cells = tab.page, tab.read(lesson).cells
     assert page.locator(".jp-Notebook .jp-Cell").count() == len(cells)
-    assert page.locator("[data-icon='ui-components:trusted'], .jp-StatusItem-trust").count() >= 1
+    page.locator("[data-icon='ui-components:trusted']").first.wait_for()
+    assert not page.locator("[data-icon='ui-components:not-trusted']").count()
     pictures = page.locator(".jp-Notebook img").all()
     assert all(picture.evaluate("node => node.naturalWidth") for picture in pictures)
     assert not page.locator(".jp-RenderedMarkdown", has_text="$").count()
