@@ -12,6 +12,8 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 # A kernel takes its inline figures from its own default, not from the caller's shell.
 unexport MPLBACKEND
+# Images of Docker often set it: each of many processes would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # In what `make bundle` made, all that would be fetched is there.
 ifneq ($(wildcard offline),)
@@ -75,7 +77,7 @@ test: setup ## run every test: the library's and every notebook, cell by cell
 	  --nbval-cell-timeout=300 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
 test-quick: setup ## run the library's tests only, as you work
-	D2LRES_SCALE=quick $(RUN) pytest --dist worksteal --ignore=tests/browser -m "not faults and not slow" $(TESTS)
+	D2LRES_SCALE=quick $(RUN) pytest -p no:nbval --dist worksteal --ignore=tests/browser -m "not faults and not slow" $(TESTS)
 
 test-browser: setup .venv/browser ## open, run, stop and reset lessons in JupyterLab in Chromium
 	$(RUN) pytest -n0 tests/browser

@@ -18,7 +18,9 @@ def __getattr__(name):
     try:
         return _load(name)
     except Exception as error:
+        if name not in __all__:  # many tools ask a module for names of their own
+            raise
         namesakes.explain(error)
-        if name in __all__ and isinstance(error, AttributeError):  # else it would seem not to exist
+        if isinstance(error, AttributeError):  # else it would seem not to exist
             raise ImportError(f"d2lres.{name} could not be loaded: {error}") from error
         raise

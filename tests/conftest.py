@@ -1,12 +1,14 @@
 """What several tests need."""
 
 import contextlib
+import gc
 import http.server
 import json
 import os
 import signal
 import socket
 import struct
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,8 @@ from d2lres.runtime.machine import describe, physical_cores
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share the cores
     os.environ["OMP_NUM_THREADS"] = str(max(1, physical_cores() // int(workers)))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist has it ignored
+    # of which jsonschema makes a parser, in 3 s, for addresses that no notebook has
+    sys.modules.setdefault("rfc3987_syntax", None)
 
 import mxnet as mx
 import numpy as onp
@@ -36,6 +40,11 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.stash[FAULTS] = {}
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what is there by now stays: not looked at again, all others are a tenth quicker
 
 
 def pytest_collection_modifyitems(config, items):

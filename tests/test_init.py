@@ -47,10 +47,17 @@ def test_the_stub_is_all_there_is():
         d2lres.resnet19  # noqa: B018
 
 
+def test_a_name_that_there_is_not_is_missed_at_once(monkeypatch):
+    """Tools ask every module for names of their own: no search for what stood in the way."""
+    monkeypatch.setattr(d2lres.namesakes, "explain", pytest.fail)
+    assert not hasattr(d2lres, "__wrapped__")
+
+
 def test_names_of_the_release_before_are_kept():
     assert set(RELEASE_0_1) <= set(d2lres.__all__)
 
 
+@pytest.mark.slow
 def test_an_editor_completes_and_knows_a_public_name():
     code = "import d2lres\nd2lres."
     found = {completion.name for completion in jedi.Script(code).complete(2, 7)}

@@ -64,6 +64,7 @@ def test_eighteen_layers_with_the_golden_number_of_parameters():
     assert count(net) == 18  # 1x1 convolutions on shortcuts are not counted, as in the paper
 
 
+@pytest.mark.slow
 def test_hybridized_gives_the_same():
     net, X = initialized(resnet18()), np.random.uniform(size=(2, 1, 28, 28))
     plain = net(X)
@@ -110,7 +111,10 @@ def test_option_c_counts_one_projection_more_for_each_other_block(depth):
     assert GOLDEN["C", depth] == GOLDEN["B", depth] + added
 
 
-@pytest.mark.parametrize(("shortcut", "depth"), GOLDEN)
+WITH_MARKS = [pytest.param(*key, marks=[pytest.mark.slow] * (key[1] == 110)) for key in GOLDEN]
+
+
+@pytest.mark.parametrize(("shortcut", "depth"), WITH_MARKS)
 def test_golden_numbers_of_the_cifar_networks(shortcut, depth):
     nets = (cifar_resnet(depth, shortcut=shortcut, preact=preact) for preact in (False, True))
     counted = [summary(net, (3, 32, 32)).num_params for net in nets]

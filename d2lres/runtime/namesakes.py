@@ -40,19 +40,19 @@ def of_error(error: BaseException | None) -> ImportError | None:
             paths.append(traceback.tb_frame.f_code.co_filename)
             traceback = traceback.tb_next
         error = error.__cause__ or error.__context__
+    folders = [os.path.abspath(entry) for entry in sys.path]
     for path in paths:
-        if path and (name := _hidden_by(os.path.abspath(path))):
+        if path and (name := _hidden_by(os.path.abspath(path), folders)):
             return in_the_place_of(name, path)
     return None
 
 
-def _hidden_by(path):
-    """Return the name of the module that a file hides, if it does."""
+def _hidden_by(path, folders):
+    """Return the name of the module that a file hides, if it does, in what Python searches."""
     folder, file = os.path.split(path)
     if file == "__init__.py":
         folder, file = os.path.split(folder)
     name = file.removesuffix(".py")
-    folders = [os.path.abspath(entry) for entry in sys.path]
     if not name.isidentifier() or folder not in folders or _is_installed(folder):
         return None
     spec = PathFinder.find_spec(name, [entry for entry in folders if _is_installed(entry)])

@@ -12,7 +12,9 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(
+    params=[pytest.param(n, marks=[pytest.mark.slow] * n.endswith(("18", "56"))) for n in NETWORKS]
+)
 def network(request):
     """A network with weights, and a batch for it."""
     build, shape = NETWORKS[request.param]

@@ -40,6 +40,7 @@ def small():
     return net, X, compile(net, X, "float32")
 
 
+@pytest.mark.slow
 def test_float32_errs_no_more_than_the_network_itself(network):
     """Sums are rounded in another order: both are compared with the exact result, in float64."""
     net, X = network
@@ -213,6 +214,7 @@ SWITCHES = [  # the first ends in a segmentation fault if the graph is rewritten
 OF_FAULTS = [pytest.param(switches, marks=pytest.mark.faults) for switches in SWITCHES[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switches", SWITCHES[:1] + OF_FAULTS)
 def test_what_is_switched_on_in_mxnet_changes_nothing(switches):
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
@@ -222,6 +224,7 @@ def test_what_is_switched_on_in_mxnet_changes_nothing(switches):
     assert run.returncode == 0 and run.stdout.endswith("the same\n"), run.stderr
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_each_image_size():
     net = initialized(cifar_resnet(8), (8, 3, 32, 32))
     fast = compile(net, np.ones((8, 3, 32, 32)), "float32")

@@ -73,6 +73,7 @@ def test_a_plan_that_falls_behind_is_not_measured_again(pretended_bfloat16, monk
     assert [*seconds.values()] == pytest.approx([1.0, 1.1, 3.0, 2.0])
 
 
+@pytest.mark.slow
 def test_without_a_cache_it_is_measured_every_time(pretended_bfloat16, monkeypatch):
     monkeypatch.setattr(precision, "cache_folder", lambda: None)
     net, X = small_net(), np.random.uniform(size=(4, 1, 16, 16))
@@ -87,6 +88,7 @@ BROKEN = {  # in the last layer: what is no number may be 0 behind a ReLU
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_diverged_network_is_computed_in_float32_and_not_remembered(
     what, own_cache, pretended_bfloat16
@@ -110,6 +112,7 @@ FROZEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", FROZEN)
 def test_a_network_with_nothing_to_differentiate(how, pretended_bfloat16):
     net, X = small_net(), np.random.uniform(size=(4, 1, 16, 16))

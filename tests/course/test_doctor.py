@@ -47,6 +47,7 @@ def doctor(linux, facts, gpu, monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(platform, "python_version", lambda: "3.12.1")
         monkeypatch.setattr(importlib.metadata, "version", lambda name: VERSIONS[name])
         monkeypatch.setattr(cores.Watch, "others", lambda self: others)
+        monkeypatch.setattr(cores, "SECONDS", 0)
         works = room.doctor()
         return works, capsys.readouterr().out.replace(str(tmp_path), "").splitlines()
 

@@ -250,14 +250,18 @@ def test_every_exercise_is_asked_and_each_lesson_asks_for_code():
     assert all(lessons.count(str(number)) >= 2 for number in range(1, 13))
 
 
-@pytest.mark.parametrize("name", ASKED)
+TRAINED = ("2.3", "2.4", "4.3", "4.4", "4.5", "5.2", "10.1", "11.4")  # or run, for each mistake
+WITH_MARKS = [pytest.param(name, marks=[pytest.mark.slow] * (name in TRAINED)) for name in ASKED]
+
+
+@pytest.mark.parametrize("name", WITH_MARKS)
 def test_a_solution_is_right(name):
     cell, solution = ASKED[name]
     assert outcome(name, "answer = None\n") == "not answered yet"
     assert outcome(name, solution) == "right"
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", WITH_MARKS)
 def test_a_wrong_answer_gets_a_hint_and_not_the_answer(name):
     hints = [check(name, nonsense) for nonsense in (0, "", [0], (), {}, set(), onp.nan, object)]
     solution = ASKED[name][1]

@@ -51,6 +51,7 @@ def few(monkeypatch, tmp_path):
     return lambda: experiments.transfer_experiment(tmp_path / "t.json", num_steps=3, num_seeds=2)
 
 
+@pytest.mark.slow
 def test_the_learning_rate_is_chosen_on_validation_images(few, tmp_path):
     trials = few()
     assert json.loads((tmp_path / "t.json").read_text())["trials"] == trials
@@ -64,6 +65,7 @@ def test_the_learning_rate_is_chosen_on_validation_images(few, tmp_path):
     assert len(trials) == 12 and {trial["num_train"] for trial in trials} == {20}
 
 
+@pytest.mark.slow
 def test_a_transfer_that_was_interrupted_goes_on(few, monkeypatch, tmp_path):
     learned, calls = experiments._learned, []
 
@@ -128,6 +130,7 @@ def test_an_experiment_is_recorded_and_measured(tiny, capsys):
     assert "\nrecorded in results" in out
 
 
+@pytest.mark.slow
 def test_a_shorter_run_leaves_the_record_alone_and_may_choose_its_precision(tiny):
     assert experiment("tiny", num_epochs=1, precision="float32").run["precision"] == "float32"
     assert [path.name for path in (tiny / "results").iterdir()] == ["tiny_01_epochs_seed0.json"]
@@ -149,6 +152,7 @@ def test_what_cannot_be_done_is_refused_at_once(tiny, name, options, words):
     assert not [path for path in tiny.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_training_images_are_measured_as_they_are(few_images):
     augmented = []
     spy = [lambda X, rng: augmented.append(len(X)) or X]
@@ -157,6 +161,7 @@ def test_training_images_are_measured_as_they_are(few_images):
     assert augmented == [1, 128]  # for the shape, and for the layers: of 200 images
 
 
+@pytest.mark.slow
 def test_the_weights_of_an_experiment_can_be_had_later(tiny, monkeypatch, capsys):
     def is_rounded(net, *data, **options):
         weights = [param.data().asnumpy() for param in net.collect_params().values()]
@@ -175,6 +180,7 @@ def test_the_weights_of_an_experiment_can_be_had_later(tiny, monkeypatch, capsys
     assert after.run["measured"] and not before.run["measured"]  # what was saved is measured
 
 
+@pytest.mark.slow
 def test_an_experiment_that_was_stopped_is_recorded_when_it_has_gone_on(tiny, monkeypatch):
     def press_stop(X, rng):
         os.kill(os.getpid(), signal.SIGINT)

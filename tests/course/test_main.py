@@ -94,6 +94,7 @@ def test_transfer(monkeypatch):
     assert calls == [("results/transfer.json",), ("x.json",)]
 
 
+@pytest.mark.slow
 def test_train_by_a_recipe(bare_machine, tmp_path, monkeypatch, capsys):
     few = {"options": {"widths": (4, 8)}, "batch_size": 500, "num_train": 1000}
     monkeypatch.setitem(RECIPES, "fast", RECIPES["fast"]._replace(**few))

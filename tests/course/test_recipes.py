@@ -29,6 +29,7 @@ def test_label_smoothing_is_the_cross_entropy_of_smoothed_labels(smoothing):
     assert onp.allclose(loss.asnumpy(), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_learns_repeats_and_says_how(few_images):
     quick = FAST._replace(options={"widths": (8, 16, 32)}, num_epochs=6, batch_size=20, lr=0.1)
     runs = [quick.run(*quick.load(100), seed=1, precision="float32")[1] for _ in range(2)]
@@ -40,6 +41,7 @@ def test_a_run_learns_repeats_and_says_how(few_images):
     assert (run["optimizer"], run["momentum"], run["wd"]) == ("sgd", FAST.momentum, FAST.wd)
 
 
+@pytest.mark.slow
 def test_the_test_images_are_used_only_when_asked_for(few_images):
     FAST.load(num_valid=100)
     FAST.load()
@@ -75,7 +77,9 @@ def test_an_unknown_schedule():
         FAST._replace(schedule="one-cycle").scheduler(10)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * n.endswith("110")) for n in RECIPES]
+)
 def test_every_recipe_can_be_built(name):
     wanted = RECIPES[name]
     net = wanted.build()
@@ -86,6 +90,7 @@ def test_every_recipe_can_be_built(name):
     assert (wanted.scheduler(10) is None) == constant
 
 
+@pytest.mark.slow
 def test_adam_takes_no_momentum(few_images):
     tiny = {"network": "small_resnet", "options": {"widths": (4, 8)}, "num_epochs": 1}
     recipe = RECIPES["cifar100-narrow-adam"]._replace(**tiny)

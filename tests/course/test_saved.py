@@ -54,6 +54,7 @@ def open_and_save(url, name):
     urllib.request.urlopen(urllib.request.Request(f"{url}api/contents/{name}", body, method="PUT"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_opening_and_saving_a_lesson_changes_no_byte(server, path):
     url, folder = server
@@ -61,6 +62,7 @@ def test_opening_and_saving_a_lesson_changes_no_byte(server, path):
     assert (folder / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_saving_would_change_what_is_written_otherwise(server):
     url, folder = server
     before = (folder / "untidy.ipynb").read_bytes()

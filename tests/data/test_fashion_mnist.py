@@ -142,6 +142,7 @@ def test_sample_is_verified(tmp_path, monkeypatch):
         load_data_fashion_mnist(8)
 
 
+@pytest.mark.slow
 def test_sample_is_made_again_byte_for_byte(real_places, tmp_path):
     place, tool = real_places["Fashion-MNIST"], ROOT / "tools" / "make_sample.py"
     if place is FASHION_MNIST.sample or not tool.exists():
@@ -217,6 +218,7 @@ def test_batches_of_the_real_thing(real_places, monkeypatch):
     assert [int(label) for _, y in test_iter for label in y] == test_iter.labels.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", [None, 96, 14, (40, 56)])
 def test_agrees_with_d2l(monkeypatch, resize):
     """d2l's own loader, given the same images in place of its download."""

@@ -49,7 +49,10 @@ def error(Y, expected):
 # --- the same numbers
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+DEEP = [pytest.param(depth, marks=pytest.mark.slow) for depth in (50, 101, 152)]
+
+
+@pytest.mark.parametrize("depth", [18, 34, *DEEP])
 def test_torchvision(tmp_path, depth):
     expected = reference("torch_resnets")
     arrays = drawn(expected[f"{depth}/tensors"])

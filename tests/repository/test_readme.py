@@ -134,6 +134,7 @@ def test_the_minutes_of_the_lessons_are_true():
     assert len(counted) == len(list(ROOT.glob("notebooks/*.ipynb"))) - 1  # where to start
 
 
+@pytest.mark.slow
 def test_the_code_runs(monkeypatch, tmp_path, capsys):
     code = README.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)

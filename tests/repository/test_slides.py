@@ -37,6 +37,7 @@ def test_a_slide_has_one_figure_and_14_lines_at_most(path):
         assert sum(map(lines, slide.pieces)) <= 14, slide.title
 
 
+@pytest.mark.slow
 @each_lesson
 def test_nothing_is_lost(path):
     lesson = nbformat.read(path, as_version=4)
@@ -120,6 +121,7 @@ def test_the_questions_of_the_teacher_s_guide_are_in_the_notes():
     assert [slide.title for slide in made if slides.text(remark) in slide.notes] == ["Summary"]
 
 
+@pytest.mark.slow
 @each_lesson
 def test_a_file_needs_no_other(path, tmp_path):
     if not (ROOT / ".site-packages" / "installed").exists():

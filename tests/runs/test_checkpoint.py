@@ -67,6 +67,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
     assert again[1].run["resumed"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_on_a_loader_of_gluon_goes_on_with_the_same_images(stripes, tmp_path):
     """The images of a loader, in the order that it draws, and what it draws to change them."""
 
@@ -291,6 +292,7 @@ def test_a_folder_that_cannot_be_written_to(faults):
             os.seteuid(os.getuid())
 
 
+@pytest.mark.slow
 def test_a_folder_for_each_run_that_starts_elsewhere(stripes, tmp_path, capsys):
     folder = tmp_path / "a-{run}"
     run(stripes, folder)

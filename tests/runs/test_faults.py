@@ -49,6 +49,7 @@ def last_checkpoint(folder):
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 
 
+@pytest.mark.slow
 @few_or_many("signals, num_epochs", ([KILL, TERM], 20), ([KILL] * 30 + [TERM, INT] * 5, 60))
 def test_a_run_survives_signals_at_random_moments(tmp_path, faults, signals, num_epochs):
     rng, at = random.Random(0), last_checkpoint(tmp_path)

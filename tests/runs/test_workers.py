@@ -137,6 +137,7 @@ def test_the_shares_of_workers_are_disjoint_and_complete(num_images, num):
 # Processes
 
 
+@pytest.mark.slow
 def test_workers_end_where_one_process_does(tmp_path):
     """One to the last bit, with as many threads; two up to the order of sums. And one prints."""
     alone, history = tiny_workers()
@@ -186,6 +187,7 @@ def test_a_scheduler_of_ones_own_stays_with_the_workers(tmp_path):
     assert done.returncode == 1 and "Own stays with the workers: take dist_sync" in done.stderr
 
 
+@pytest.mark.slow
 def test_workers_with_different_runs_are_refused(tmp_path):
     done = launched(own_program(tmp_path, "tiny_workers('dist_sync', seed=os.getpid())"))
     assert done.returncode == 1 and done.stdout == ""

@@ -173,6 +173,7 @@ hook.in_the_engine(lambda: seen.update(then=ctypes.CDLL("libgomp.so.1").omp_get_
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="libgomp is Linux's")
 def test_where_mxnet_came_first_the_threads_are_still_set_unless_it_has_computed(python):
     seen, err = python(MXNET_FIRST, DNNL_MAX_CPU_ISA="AVX2")

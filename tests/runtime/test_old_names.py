@@ -58,21 +58,25 @@ def seen(python):
     return seen
 
 
+@pytest.mark.slow
 def test_numpy_stays_as_it_was_for_everyone_else(seen):
     assert seen["NumPy is as it was"] and seen["no name of old"]
     assert (seen["length"], seen["chosen"]) == (2, [0.0])
 
 
+@pytest.mark.slow
 def test_mxnet_loads_scipy_and_scikit_learn_when_they_are_used(seen):
     """That it does without them is seen by tests/tiny_run.py."""
     assert seen["loaded"] == [] and seen["sklearn"]
     assert (seen["csr"], seen["entropy"]) == ([[0, 1], [2, 0]], 0)
 
 
+@pytest.mark.slow
 def test_sparse_matrices_of_scipy_are_taken(seen):
     assert seen["csr_matrix"] == seen["csr_array"] == [["csr", [[0, 1], [2, 0]]]] * 3
 
 
+@pytest.mark.slow
 def test_records_are_packed(seen):
     assert seen["list"] == seen["numpy"] == [[1, 2], 7, "abc"]
     assert seen["one"] == [3, 7, "abc"] and seen["image"] == "AB"
@@ -112,6 +116,7 @@ def test_networks_go_to_onnx_and_back(tmp_path):
     assert mx.test_utils.almost_equal(again.asnumpy(), y.asnumpy())
 
 
+@pytest.mark.slow
 def test_the_cells_of_the_book_draw():
     d2l = pytest.importorskip("d2l.mxnet")
     from matplotlib import pyplot

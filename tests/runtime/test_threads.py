@@ -195,6 +195,7 @@ note("main set by a thread")
 """
 
 
+@pytest.mark.slow
 def test_without_set_np_a_program_sees_mxnet_as_it_is(python):
     seen, err = python(IN_PLAIN_MXNET)
     plain, numpy = [False, False], [True, True]
