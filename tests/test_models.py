@@ -189,6 +189,7 @@ def test_the_networks_of_the_table(build):
     assert not any(name.endswith("bias") for name in net[:-1].collect_params())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", TABLE)
 def test_multiply_adds_of_the_table(build):
     block, _, num_params, multiply_adds, on_shortcuts, printed = TABLE[build]

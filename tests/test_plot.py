@@ -286,6 +286,7 @@ def test_matplotlib_draws_in_the_style_of_the_course():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [4, 16])
 def test_titles_above_images_are_not_cut_off(num):
     classes = onp.arange(num) % 10

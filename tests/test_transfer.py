@@ -52,6 +52,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_features_and_a_new_head(name):
     X = np.random.uniform(size=(2, 3, 32, 32))

@@ -24,6 +24,7 @@ def test_a_processor_without_bfloat16(monkeypatch):
         compile(net, X, "bfloat16")
 
 
+@pytest.mark.slow
 def test_auto_measures_once_and_leaves_the_network_alone(own_cache, pretended_bfloat16):
     net = small_net()
     X = np.random.uniform(size=(4, 1, 28, 28))

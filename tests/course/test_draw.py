@@ -42,6 +42,7 @@ def is_inside(box, x0, y0, x1, y1):
     return x0 <= box.x0 and y0 <= box.y0 and box.x1 <= x1 and box.y1 <= y1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_all_is_large_nothing_cut_off_and_no_text_on_another(name):
     figure = DRAWINGS[name]()

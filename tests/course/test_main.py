@@ -47,6 +47,7 @@ def _actions(parser):
     return parser._actions
 
 
+@pytest.mark.slow
 def test_the_status_of_doctor_says_whether_mxnet_works(monkeypatch, capsys):
     assert main(["doctor"]) == 0  # this machine is healthy
     out = capsys.readouterr().out
@@ -76,6 +77,7 @@ def test_data(bare_machine, monkeypatch, capsys):
     assert out == "" and err.startswith("d2lres: CIFAR-100 is not on this machine (D2LRES_OFFLINE")
 
 
+@pytest.mark.slow
 def test_train_records_the_run(tmp_path, monkeypatch, capsys):
     tiny = Scale("tiny", 40, 20, None, 1, 20, 0.05, True)
     monkeypatch.setattr("d2lres.course.sizes.scale", lambda name=None: tiny)

@@ -77,9 +77,8 @@ def test_an_unknown_schedule():
         FAST._replace(schedule="one-cycle").scheduler(10)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * n.endswith("110")) for n in RECIPES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_can_be_built(name):
     wanted = RECIPES[name]
     net = wanted.build()

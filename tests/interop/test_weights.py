@@ -276,6 +276,7 @@ def test_a_network_that_is_trained(tmp_path, fits):
 # --- files that are not what they say
 
 
+@pytest.mark.slow
 def test_files_cut_off_or_of_another_kind(tmp_path, fits):
     onp.savez(tmp_path / "good.npz", **fits)
     save_file(fits, tmp_path / "good.safetensors")
