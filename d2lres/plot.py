@@ -126,11 +126,11 @@ def _ends(values, form=".2f"):
 def _draw_curves(left, right, history, num_epochs=None):
     epochs = np.arange(1, len(history) + 1)
     marker = {"marker": "o", "linewidth": 2}
-    left.plot(epochs, history.train_loss, color=BLUE, label="training", **marker)
+    left.plot(epochs, history.train_loss, "-", color=BLUE, label="training", **marker)
     left.set_ylabel("cross-entropy loss", fontsize=13)
     left.set_ylim(0, 1.08 * np.max(history.train_loss, initial=1e-9))
-    right.plot(epochs, history.train_acc, color=BLUE, label="training", **marker)
-    right.plot(epochs, history.test_acc, color=RED, label="test", linestyle="--", **marker)
+    right.plot(epochs, history.train_acc, "-", color=BLUE, label="training", **marker)
+    right.plot(epochs, history.test_acc, "--", color=RED, label="test", **marker)
     right.set_ylabel("accuracy", fontsize=13)
     percent_axis(right.yaxis)
     if max(*history.train_acc, *history.test_acc, 0, 0) < 0.5:  # or 12% after 10% looks like a leap
@@ -251,7 +251,7 @@ def plot_gaps(runs: dict) -> Figure:
         test = [1 - run.test_acc[-1] for run in of_label]
         left, right = np.mean(train), np.mean(test)
         gaps[label] = f"{100 * (right - left):.1f} points"
-        ax.plot([left, right], [row, row], color="grey", linewidth=3, zorder=0)
+        ax.plot([left, right], [row, row], "-", color="grey", linewidth=3, zorder=0)
         place = (left + right) / 2, row - 0.12
         ax.annotate(f"gap {gaps[label]}", place, ha="center", fontsize=12)
         for points, name, style in zip((train, test), ("training", "test"), STYLES, strict=False):

@@ -31,6 +31,10 @@ def rendered(fig):
     return " ".join(t.get_text() for t in fig.findobj(lambda a: hasattr(a, "get_text")))
 
 
+def line_styles(fig):
+    return [line.get_linestyle() for ax in fig.axes for line in ax.lines]
+
+
 def test_curves_hold_the_history():
     fig = plot_history(HISTORY, title="a run")
     loss, accuracy = fig.axes
@@ -219,10 +223,15 @@ def test_a_notebook_shows_a_figure_sharp_with_its_size_and_in_words():
     assert "alt" not in Figure()._repr_png_()[1]
 
 
+GAPS = {
+    label: [History([0.5], [0.5], [acc], run={"measured": {"train_acc": 1}}) for acc in accs]
+    for label, accs in {"few": (0.5, 0.7), "more": (0.7,)}.items()
+}
 IN_WORDS = {
     "no epoch yet": (lambda: plot_history(History()), ""),
     "runs": (lambda: plot_runs({"a": HISTORY}), "Training error over .*: a from 50.0% to 30.0%"),
     "losses": (lambda: plot_runs({"a": HISTORY}, "train_loss"), "a from 2.00 to 1.00"),
+    "gaps": (lambda: plot_gaps(GAPS), "^Gaps: few 40.0 points, more 30.0 points.$"),
     "images": (lambda: show_images(GREY, [0, 1]), "2 images: t-shirt, trouser."),
     "predictions": (lambda: show_images(GREY, [0, 1], [0, 0]), "1 of them .* right"),
     "matrix": (
@@ -236,6 +245,14 @@ IN_WORDS = {
 def test_a_figure_is_told_in_words(kind):
     draw, words = IN_WORDS[kind]
     assert re.search(words, draw().alt) and bool(words) == bool(draw().alt)
+
+
+@pytest.mark.parametrize("kind", IN_WORDS)
+def test_no_line_of_it_changes_with_the_style(kind):
+    before = line_styles(IN_WORDS[kind][0]())
+    with matplotlib.rc_context():
+        use_style()
+        assert line_styles(IN_WORDS[kind][0]()) == before
 
 
 def test_curves_differ_without_their_colour_and_stand_out_from_white():
@@ -263,10 +280,7 @@ def test_errors_on_both_sets_of_images_share_a_scale_and_a_legend():
 
 
 def test_the_gap_is_that_of_the_means():
-    runs = [History(*[[0.5]] * 2, [acc], run={"measured": {"train_acc": 1}}) for acc in (0.5, 0.7)]
-    fig = plot_gaps({"few": runs, "more": runs[1:]})
-    assert fig.alt == "Gaps: few 40.0 points, more 30.0 points."
-    assert "gap 40.0 points" in rendered(fig)
+    assert "gap 40.0 points" in rendered(plot_gaps(GAPS))
 
 
 def test_one_format_of_percent():

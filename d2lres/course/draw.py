@@ -137,7 +137,7 @@ def _block(ax, x, title, shortcut=None, preact=False):
     _text(ax, x - 1.2, (first + last) / 2, f"learns {learnt}", size=14, rotation=90)
     if shortcut:
         side = x + 1.6
-        ax.plot([x + 0.2, side, side], [5.28, 5.28, junction], color=RED, lw=3)
+        ax.plot([x + 0.2, side, side], [5.28, 5.28, junction], "-", color=RED, lw=3)
         _arrow(ax, (side, junction), (x + 0.18, junction), color=RED, lw=3)
         colour = "white" if shortcut == "identity" else ORANGE
         _box(ax, side, (first + last) / 2, shortcut, colour, width=1.1, edge=RED)

@@ -4,11 +4,13 @@ import collections
 import itertools
 import json
 
+import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
 
+from d2lres import use_style
 from d2lres.course import draw
 
 DRAWINGS = {
@@ -40,6 +42,14 @@ def words(figure):
 
 def is_inside(box, x0, y0, x1, y1):
     return x0 <= box.x0 and y0 <= box.y0 and box.x1 <= x1 and box.y1 <= y1
+
+
+@pytest.mark.parametrize("name", ["plain and residual", "1x1 convolution", "pre-activation"])
+def test_no_line_of_a_block_is_dashed(name):
+    """Whatever style the curves of a lesson have."""
+    with matplotlib.rc_context():
+        use_style()
+        assert {line.get_linestyle() for line in DRAWINGS[name]().axes[0].lines} == {"-"}
 
 
 @pytest.mark.slow
