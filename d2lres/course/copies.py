@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..files.whole import legible, locked, written_whole
 __all__ = ["copy_lessons", "reset_lesson"]
 
 CLONE = Path(__file__).parents[2]
+KERNEL = {"display_name": "Python of this course", "language": "python", "name": "python3"}
 SIGNATURES = ".jupyter"  # in the folder of the copies, not in the student's home
 
 
@@ -136,6 +138,9 @@ def _read(path):
 
 def _give(lesson, path, what):
     """Write a copy of a lesson that says in what state it was given, and that Jupyter trusts."""
+    # what JupyterLab would write as soon as it is opened, and then ask whether to save it
+    lesson["metadata"]["kernelspec"] = KERNEL
+    lesson["metadata"].get("language_info", {})["version"] = platform.python_version()
     lesson["metadata"]["d2lres"] = {"given": _state(lesson)}
     notary = NotebookNotary(data_dir=str(path.with_name(SIGNATURES)))
     notary.sign(lesson)

@@ -47,6 +47,7 @@ def test_every_lesson_opens_trusted_and_can_be_read_by_all(lesson, tab):
     assert page.locator(".jp-Notebook .jp-Cell").count() == len(cells)
     page.locator("[data-icon='ui-components:trusted']").first.wait_for()
     assert not page.locator("[data-icon='ui-components:not-trusted']").count()
+    assert not page.locator(".jp-mod-dirty").count()  # or it would ask to save what nobody changed
     pictures = page.locator(".jp-Notebook img").all()
     assert all(picture.evaluate("node => node.naturalWidth") for picture in pictures)
     assert not page.locator(".jp-RenderedMarkdown", has_text="$").count()

@@ -1,5 +1,7 @@
 """A student's copies: what the course brings arrives, and what the student did stays."""
 
+import json
+import platform
 import subprocess
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from nbformat.sign import NotebookNotary
 
 from d2lres.course.copies import SIGNATURES, copy_lessons, reset_lesson
 
-IGNORED = Path(__file__).parents[2].joinpath(".gitignore").read_text()
+ROOT = Path(__file__).parents[2]
+IGNORED = (ROOT / ".gitignore").read_text()
 REPLACED = "lessons/01_block.ipynb is the new version"
 BESIDE = "lessons/01_block_new.ipynb is new"
 
@@ -71,6 +74,17 @@ def open_and_save(notebook):
 def copied(clone):
     list(copy_lessons(clone=clone))
     return clone
+
+
+def test_a_copy_names_the_kernel_of_the_course(clone):
+    """And the Python that will run it: JupyterLab has nothing to write into it."""
+    kernel = json.loads((ROOT / "tools/lab/kernels/python3/kernel.json").read_text())
+    info = {"name": "python", "version": "3.1"}
+    publish(clone, v4.new_notebook(cells=lesson("2").cells, metadata={"language_info": info}))
+    list(copy_lessons(clone=clone))
+    metadata = nbformat.read(clone / "lessons" / "01_block.ipynb", 4).metadata
+    assert metadata.kernelspec.display_name == kernel["display_name"]
+    assert metadata.language_info.version == platform.python_version()
 
 
 def test_the_first_start_copies_every_lesson(clone):
