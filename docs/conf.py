@@ -33,6 +33,7 @@ root_doc = "README"
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # what would draw live bars comes from the network; the saved ones are text
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # with tables
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # as in the repository: results/README.md#speed-on-a-cpu
 
@@ -97,12 +98,13 @@ def reference():
 
 
 def lesson(source):
-    """Return a notebook whose checks are folded and whose pictures say what they show."""
+    """Return a notebook: checks and code that only draws are folded, and pictures told in words."""
     notebook = json.loads(source)
     for cell in notebook["cells"]:
         metadata = cell["metadata"]
+        tags = metadata.setdefault("tags", [])
         if metadata.get("jupyter", {}).get("source_hidden"):
-            metadata["tags"] = [*metadata.get("tags", []), "hide-cell"]
+            tags.append("hide-cell" if "check" in tags else "hide-input")
         if "alt" in metadata:
             metadata["mystnb"] = {"image": {"alt": metadata["alt"]}}
     return json.dumps(notebook)

@@ -5,6 +5,7 @@ import gc
 import http.server
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -32,6 +33,7 @@ from d2lres.files import sources
 from d2lres.files.whole import written_whole
 
 FAULTS = pytest.StashKey()
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def pytest_addoption(parser):
@@ -221,3 +223,17 @@ def web():
         yield server
         server.quiet.set()
         server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if not path:
+        pytest.skip("Chromium is not here (sudo apt install chromium)")
+    why_not = "Playwright is not here (make test-browser)"
+    api = pytest.importorskip("playwright.sync_api", reason=why_not)
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        # one context, and thereby one cache, for all tests
+        yield browser.new_context(viewport={"width": 1280, "height": 720})
+        browser.close()

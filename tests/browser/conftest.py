@@ -1,25 +1,7 @@
-"""Chromium, and JupyterLab in it as `make lab` starts it."""
-
-import shutil
+"""JupyterLab as `make lab` starts it, in Chromium."""
 
 import pytest
 from lab import running_lab
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if not path:
-        pytest.skip("Chromium is not here (sudo apt install chromium)")
-    why_not = "Playwright is not here (make test-browser)"
-    api = pytest.importorskip("playwright.sync_api", reason=why_not)
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        # one context, and thereby one cache, for all tests
-        yield browser.new_context(viewport={"width": 1280, "height": 720})
-        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import re
 import urllib.request
 
 import nbformat
+from barriers import barriers
 
 OURS = {
     "include": [[".jp-RenderedMarkdown"], [".jp-OutputArea-output"]],
@@ -97,18 +98,10 @@ class Tab:
         running.first.wait_for(state="detached", timeout=300_000)
 
     def barriers(self):
-        """Return what in the lesson keeps a reader out, as axe finds it."""
-        from axe_playwright_python.sync_playwright import Axe
-
+        """Return what in the lesson keeps a reader out."""
         # JupyterLab leaves out of the page what is not in sight, and axe then passes over it
         self.page.add_style_tag(content="* { content-visibility: visible !important }")
-        found = Axe().run(self.page, OURS, {"rules": RULES}).response["violations"]
-        return [
-            (one["id"], node["html"][:200])
-            for one in found
-            if one["impact"] in ("serious", "critical")
-            for node in one["nodes"]
-        ]
+        return barriers(self.page, OURS, {"rules": RULES})
 
     # what is there
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urldefrag
 
 import nbformat
 import pytest
+from barriers import barriers
 from bs4 import BeautifulSoup
 
 import d2lres
@@ -80,8 +81,8 @@ def test_every_link_leads_somewhere(book):
     assert num_links > 1000
 
 
-def has_picture(cell):
-    return any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
+def number_of(mime, cell):
+    return sum(mime in output.get("data", {}) for output in cell.get("outputs", []))
 
 
 @pytest.mark.slow
@@ -95,9 +96,56 @@ def test_every_lesson_is_there_folded_and_with_its_notebook(book):
         assert len(page.select("div.cell > details.hide")) == len(hidden), path
         download = page.find("a", href=re.compile(r"_sources/.*\.ipynb$"))
         assert (folder / "notebooks" / download["href"]).read_bytes() == path.read_bytes()
-        told = {c.metadata["alt"] for c in lesson.cells if "alt" in c.metadata and has_picture(c)}
+        told = {
+            c.metadata["alt"]
+            for c in lesson.cells
+            if number_of("image/png", c) and "alt" in c.metadata
+        }
         assert {i.get("alt") for i in page.select("div.cell_output img")} == told, path
         assert home.find("a", href=f"notebooks/{path.stem}.html"), path
+        kinds = ("text/markdown", "text/html")
+        tables = sum(number_of(kind, c) for c in lesson.cells for kind in kinds)
+        assert len(page.select("div.cell_output table")) == tables, path
+
+
+@pytest.fixture
+def tab(chromium):
+    """A tab of the browser, and all that goes wrong in it."""
+    page, wrong = chromium.new_page(), []
+    page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("requestfailed", lambda request: wrong.append(request.url))
+    yield page
+    page.close()
+    assert wrong == []
+
+
+WRONG = """() => {
+    const zoom = image => image.width / image.naturalWidth / (image.height / image.naturalHeight);
+    const is_wrong = image => !(Math.abs(zoom(image) - 1) < 0.02);
+    const pictures = [...document.querySelectorAll(".cell_output img")].filter(is_wrong);
+    const is_wide = document.documentElement.scrollWidth > window.innerWidth;
+    return [...(is_wide ? ["wide"] : []), ...pictures.map(image => image.alt)];
+}"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_page_fits_the_screen_of_a_laptop_and_of_a_phone(width, book, tab):
+    """No picture is squeezed, folded away or missing, and nothing is beside the screen."""
+    tab.set_viewport_size({"width": width, "height": 720})
+    for path in book[1]:
+        tab.goto(path.as_uri())
+        assert tab.evaluate(WRONG) == [], path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["index", "notebooks/02_resnet18", "docs/usage", "results/README"])
+def test_a_page_can_be_read_by_all(name, scheme, book, tab):
+    tab.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    tab.goto((book[0] / f"{name}.html").as_uri())
+    assert barriers(tab, None, {"preload": False}) == []  # from a file nothing can be fetched again
 
 
 @pytest.mark.slow
