@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 import threading
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,6 +43,23 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.stash[FAULTS] = {}
+    if config.pluginmanager.hasplugin("nbval"):
+        import nbval.kernel
+
+        nbval.kernel.start_new_kernel = twice(nbval.kernel.start_new_kernel)
+
+
+def twice(start):
+    """Let a kernel that dies at once start again: its ports may have been taken meanwhile."""
+
+    def started(*args, **kwargs):
+        try:
+            return start(*args, **kwargs)
+        except RuntimeError as error:
+            warnings.warn(f"{error}: it is started again", stacklevel=2)
+            return start(*args, **kwargs)
+
+    return started
 
 
 def pytest_collection_finish():
@@ -225,7 +243,7 @@ def web():
         server.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if not path:
