@@ -69,7 +69,7 @@ doctor: setup ## say what machine this is and whether MXNet works on it
 
 # The browser is the system's; what drives it is got where there is one.
 CHROMIUM = $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
-NO_BROWSER := tests/browser is left out: to run it, install Chromium (sudo apt install chromium)
+NO_BROWSER := tests in a browser are left out: to run them, install Chromium (sudo apt install chromium)
 
 test: setup ## run every test: the library's and every notebook, cell by cell
 	@$(if $(CHROMIUM),$(MAKE) --no-print-directory .venv/browser || true,echo "$(NO_BROWSER)")

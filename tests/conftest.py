@@ -50,7 +50,10 @@ def pytest_configure(config):
 
 
 def twice(start):
-    """Let a kernel that dies at once start again: its ports may have been taken meanwhile."""
+    """Let a kernel that dies at once start again, as Jupyter's own restarter does.
+
+    Its ports were free when they were chosen, and may have been taken meanwhile.
+    """
 
     def started(*args, **kwargs):
         try:
@@ -64,7 +67,7 @@ def twice(start):
 
 def pytest_collection_finish():
     gc.collect()
-    gc.freeze()  # what is there by now stays: not looked at again, all others are a tenth quicker
+    gc.freeze()  # what is there by now stays, and is not looked at again and again
 
 
 def pytest_collection_modifyitems(config, items):

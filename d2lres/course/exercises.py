@@ -71,12 +71,11 @@ def exercise(name: str) -> Callable:
 
 
 def value(name: str, right: Any, hint: str, slips: dict[Any, str] | None = None) -> None:
-    """Register an exercise that asks for a value; a function computes the right one."""
-
-    computed = functools.cache(right if callable(right) else lambda: right)
+    """Register an exercise that asks for a value; a function computes the right one, once."""
+    right = functools.cache(right) if callable(right) else right
 
     def judge(answer):
-        expect(answer, computed(), hint, slips)
+        expect(answer, right() if callable(right) else right, hint, slips)
 
     EXERCISES[name] = judge
 

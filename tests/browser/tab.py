@@ -5,7 +5,7 @@ import re
 import urllib.request
 
 import nbformat
-from barriers import barriers
+from pages import barriers, listen
 
 OURS = {
     "include": [[".jp-RenderedMarkdown"], [".jp-OutputArea-output"]],
@@ -25,10 +25,8 @@ class Tab:
         """Open a lesson by its name without .ipynb, or what opens by itself."""
         self.page = page = self.chromium.new_page()
         page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", self._hear)
+        listen(page, self.complaints)
         page.on("request", self._watch)
-        page.on("requestfailed", self._miss)
         place = f"lab/tree/lessons/{lesson}.ipynb?reset&" if lesson else "?"
         page.goto(f"{self.server['url']}{place}token={self.server['token']}")
         name = lesson or re.search(r"lessons/(.*)\.ipynb", page.url)[1]
@@ -38,14 +36,6 @@ class Tab:
     def close(self):
         if self.page and not self.page.is_closed():
             self.page.close()
-
-    def _hear(self, message):
-        if message.type == "error":
-            self.complaints.append(message.text)
-
-    def _miss(self, request):
-        if request.failure != "net::ERR_ABORTED":  # as all that is under way when a page is left
-            self.complaints.append(f"{request.url}: {request.failure}")
 
     def _watch(self, request):
         if not re.match(f"{self.server['url']}|data:|blob:", request.url):

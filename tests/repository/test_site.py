@@ -10,8 +10,8 @@ from urllib.parse import unquote, urldefrag
 
 import nbformat
 import pytest
-from barriers import barriers
 from bs4 import BeautifulSoup
+from pages import barriers, listen
 
 import d2lres
 
@@ -110,14 +110,12 @@ def test_every_lesson_is_there_folded_and_with_its_notebook(book):
 
 @pytest.fixture
 def tab(chromium):
-    """A tab of the browser, and all that goes wrong in it."""
-    page, wrong = chromium.new_page(), []
-    page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("requestfailed", lambda request: wrong.append(request.url))
+    """A tab of the browser; in the end, nothing may have gone wrong in it."""
+    page, complaints = chromium.new_page(), []
+    listen(page, complaints)
     yield page
     page.close()
-    assert wrong == []
+    assert complaints == []
 
 
 WRONG = """() => {
