@@ -119,6 +119,15 @@ def read(app, docname, source):
         source[0] = lesson(source[0])
 
 
+def signature(app, what, name, value, options, arguments, returned):
+    """Return what is in a name's brackets, with folders of the repository as they are called in it.
+
+    (What autodoc has for this, ``autodoc_preserve_defaults``, fails at a wrapped function that has
+    more arguments than the one in it: ``resnet18``.)
+    """
+    return re.sub(rf"\w*Path\('{re.escape(str(ROOT))}/", "Path('", arguments or ""), returned
+
+
 def finished(app, exception):
     if exception is not None or app.builder.name != "html":
         return
@@ -131,4 +140,5 @@ def finished(app, exception):
 
 def setup(app):
     app.connect("source-read", read)
+    app.connect("autodoc-process-signature", signature)
     app.connect("build-finished", finished)

@@ -61,6 +61,13 @@ def test_nothing_is_loaded_from_the_network(book):
 
 
 @pytest.mark.slow
+def test_no_page_names_the_machine_that_made_it(book):
+    named = {str(ROOT), str(Path.home()), str(Path(sys.base_prefix))}
+    for path, page in book[1].items():
+        assert [name for name in named if f"{name}/" in page.text] == [], path
+
+
+@pytest.mark.slow
 def test_every_link_leads_somewhere(book):
     _, pages = book
     anchors = {
@@ -128,7 +135,7 @@ WRONG = """() => {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 390, 320])
 def test_a_page_fits_the_screen_of_a_laptop_and_of_a_phone(width, book, tab):
     """No picture is squeezed, folded away or missing, and nothing is beside the screen."""
     tab.set_viewport_size({"width": width, "height": 720})
