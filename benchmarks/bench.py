@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import math
 import os
+import re
 import select
 import shutil
 import signal
@@ -158,6 +159,8 @@ def interleave(workers, rounds):
         for mode, of_mode in seconds.items():
             for worker in workers:
                 if mode in worker.steps:
+                    if mode == "inference":  # what it folds of the weights is folded anew now
+                        worker.ask(do=mode, steps=1)
                     answer = worker.ask(do=mode, steps=worker.steps[mode])
                     of_mode.setdefault(worker.name, []).append(answer["seconds"])
     return seconds
@@ -434,8 +437,9 @@ def measure(rounds, python, names):
 
 def file_name(record):
     """Name a record after the kind of processor, so that those of several stand side by side."""
-    features = record["machine"]["cpu_features"].split() or ["cpu"]
-    return f"bench_{features[-1]}.json"
+    cpu = re.sub(r"[^a-z0-9]+", "-", record["machine"]["cpu"].lower()).strip("-")
+    *_, features = ["cpu", *record["machine"]["cpu_features"].split()]
+    return f"bench_{features}_{cpu}.json"
 
 
 def write(path, record):

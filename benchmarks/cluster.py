@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SPEED = ROOT / "results" / "bench_avx2.json"
+SPEED = ROOT / "results" / "bench_avx2_amd-epyc-family-23-model-1.json"
 RECORD, PAGE = ROOT / "results" / "cluster.json", ROOT / "docs" / "cluster.md"
 NETWORKS = ("small_resnet", "resnet18")
 BATCH = 64  # images of a step

@@ -161,6 +161,7 @@ def _machine(record):
     machine, versions = record["machine"], record["versions"]
     torch = f", PyTorch {versions['torch']}" if versions["torch"] else ""
     return (
-        f"- {machine['physical_cores']} cores, MXNet {versions['mxnet']}, "
-        f"d2l {versions['d2l']}{torch}; medians of rounds in turns: `{record['command']}`."
+        f"- {machine['physical_cores']} cores, d2lres {machine['d2lres']}, "
+        f"MXNet {versions['mxnet']}, d2l {versions['d2l']}{torch}; medians of rounds in turns: "
+        f"`{record['command']}`."
     )

@@ -67,9 +67,9 @@ def train(
     seed : int, default 0
         Fixes the order of the images and what is drawn in training. The same seed on the same
         machine, with the same number of threads, gives the same history to the last bit (not with
-        MXNet's ``nag``). For a DataLoader
-        of Gluon's, the global generators of NumPy and Python are seeded in every epoch, and given
-        back in the end; what its workers draw, if it has some, is their own.
+        MXNet's ``nag``). For a DataLoader of Gluon's, the global generators of NumPy and Python
+        are seeded in every epoch, and given back in the end; what its workers draw, if it has
+        some, is their own.
     scheduler : mxnet.lr_scheduler.LRScheduler, optional
         Sets the learning rate of every step; its ``base_lr`` is ``lr``. It is copied, and stays
         as it is. By default the learning rate is constant.
@@ -87,11 +87,11 @@ def train(
     checkpoint : path, optional
         A folder for the state of the run, saved every minute, after every epoch and when the run
         is told to stop (the stop button, Ctrl-C). The same call made again goes on from there, and
-        ends as a run that never stopped, with the same ``threads`` to the last bit; an iterable of
-        your own has to give the same batches again. While a state cannot be written,
-        as on a full disk, the run goes on with the last one kept. ``{run}`` in its name becomes
-        eight characters that differ wherever the arguments, the data or the weights to start from
-        do, so that each run has a folder of its own.
+        ends as a run that never stopped, with as many threads to the last bit; an iterable of your
+        own has to give the same batches again. While a state cannot be written, as on a full disk,
+        the run goes on with the last one kept. ``{run}`` in its name becomes eight characters that
+        differ wherever the arguments, the data or the weights to start from do, so that each run
+        has a folder of its own.
     kvstore : str, optional
         A key-value store of MXNet's: with "dist_sync" or "dist_device_sync" the workers that
         ``python -m d2lres launch`` started train together. They take the batches of ``train_iter``

@@ -90,9 +90,15 @@ def narrow_convolutions(symbol, input_shape, min_channels):
 
 
 def _leave_out_copies(graph):
-    """Outside of training Dropout copies. MXNet leaves copies out, too, but then folds across."""
+    """Outside of training Dropout copies. MXNet leaves copies out, too, but then folds across.
+
+    A mean over one pixel copies as well, in reference code.
+    """
     for node in [*graph.of("Dropout"), *graph.of("_copy")]:
         if attrs_of(node).get("mode") != "always":
+            graph.redirect(node, node["inputs"][0])
+    for node in graph.of("Pooling"):
+        if _takes_mean(graph, node) and {*graph.shape(node["inputs"][0])[2:]} == {1}:
             graph.redirect(node, node["inputs"][0])
 
 

@@ -216,4 +216,9 @@ def describe() -> dict[str, str | int]:
 
 
 def _cpu_name():
-    return _cpuinfo().get("model name") or _py_cpuinfo().get("brand_raw", "unknown")
+    """Return the processor's name, and its numbers: a cloud may call all of a maker's the same."""
+    about = _cpuinfo()
+    name = about.get("model name") or _py_cpuinfo().get("brand_raw", "unknown")
+    if "cpu family" not in about:
+        return name
+    return f"{name} (family {about['cpu family']}, model {about['model']})"

@@ -137,6 +137,10 @@ LAYERS = {
             "gelu": nn.GELU,
         }.items()
     },
+    "a mean of one pixel, and another": lambda: [
+        conv(16, 12, 0),
+        Parallel(nn.GlobalAvgPool2D(), nn.Activation("relu")),
+    ],
     # how a network ends
     **{
         f"{name} of {n} channels": lambda end=end, n=n: ended(*end(), num_channels=n)
@@ -144,6 +148,7 @@ LAYERS = {
         for name, end in {
             "dense layers": lambda: normalized(nn.Dense(16)),
             "a mean by its window": lambda: [nn.AvgPool2D(12)],
+            "a mean of one pixel": lambda: [nn.MaxPool2D(12), nn.GlobalAvgPool2D()],
             "the largest pixel": lambda: [nn.GlobalMaxPool2D()],
             "the largest pixel by its window": lambda: [nn.MaxPool2D(12)],
             "poolings down to a pixel": lambda: [nn.MaxPool2D(2) for _ in range(3)],
@@ -277,6 +282,13 @@ def test_what_is_folded_for_inference():
     ops = operators(fast, "folded")
     assert ops.count("_sg_mkldnn_conv") == 21
     assert not {"BatchNorm", "Activation", "elemwise_add", "Convolution"} & set(ops)
+
+
+def test_a_mean_of_one_pixel_is_left_out_of_inference():
+    net, shape = resnet18(), (2, 1, 28, 28)
+    fast = compile(initialized(net, shape), np.ones(shape), "float32")
+    fast(np.ones(shape))
+    assert operators(fast, "folded").count("Pooling") == 1  # behind the stem
 
 
 @pytest.mark.parametrize(

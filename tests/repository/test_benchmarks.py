@@ -77,8 +77,8 @@ def test_workers_take_turns(bench, fake):
         for worker in all_of_them:
             worker.steps = dict.fromkeys(worker.about["modes"], 1)
         seconds = bench.interleave(all_of_them, rounds=2)
-    round_of_both = ["A train", "B train", "A inference", "B inference", "C inference"]
-    assert fake.log() == 2 * round_of_both
+    inference = [f"{name} inference" for name in "AABBCC"]  # once to fold what was trained anew
+    assert fake.log() == 2 * ["A train", "B train", *inference]
     assert {mode: set(of_mode) for mode, of_mode in seconds.items()} == {
         "train": {"A", "B"},
         "inference": {"A", "B", "C"},
@@ -168,8 +168,9 @@ def test_peers_and_workloads_are_checked(bench, capsys):
 
 
 def test_each_kind_of_processor_has_a_record_of_its_own(bench):
-    assert bench.file_name(record()) == "bench_avx512.json"
-    assert bench.file_name({"machine": {"cpu_features": ""}}) == "bench_cpu.json"
+    assert bench.file_name(record()) == "bench_avx512_abacus-family-1.json"
+    old = {"cpu": "Old", "cpu_features": ""}
+    assert bench.file_name({"machine": old}) == "bench_cpu_old.json"
 
 
 def test_training_is_measured_beside_another_program(bench, fake, monkeypatch):
@@ -212,7 +213,12 @@ def record(**rates):
     }
     return {
         "command": "python benchmarks/bench.py",
-        "machine": {"cpu": "Abacus", "cpu_features": "avx2 avx512", "physical_cores": 2},
+        "machine": {
+            "cpu": "Abacus (family 1)",
+            "cpu_features": "avx2 avx512",
+            "d2lres": "0.2.0",
+            "physical_cores": 2,
+        },
         "versions": {"mxnet": "1.9.1", "d2l": "1.0.3", "torch": "2.13.0"},
         "peak_gflops": {"float32": 400.0},
         "workloads": {"resnet18_96": workload},

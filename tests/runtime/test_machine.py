@@ -114,6 +114,12 @@ def test_features_elsewhere_than_on_linux(linux, monkeypatch):
     assert machine.cpu_features() == ["avx2", "avx512"] and machine._cpu_name() == "Test CPU"
 
 
+def test_processors_that_a_cloud_calls_the_same_are_told_apart(monkeypatch):
+    about = {"model name": "AMD EPYC", "cpu family": "23", "model": "1"}
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: about)
+    assert machine._cpu_name() == "AMD EPYC (family 23, model 1)"
+
+
 @pytest.mark.parametrize(
     ("flags", "asked", "granted", "state", "afterwards"),
     [
