@@ -153,8 +153,11 @@ def _peak(record):
         f"{_gflops(workload, 'inference'):,.0f}"
         for workload in record["workloads"].values()
     ]
-    does = f" d2lres, training and inference, in GFLOP/s: {'; '.join(each)}." if each else ""
-    return f"- The peak is the best matrix product: {', '.join(peaks)}.{does}"
+    does = (
+        f" d2lres, training and inference, in GFLOP/s: {'; '.join(each)}. Products with padding "
+        "count, computed or not, so that more than the peak can be reached."
+    )
+    return f"- The peak is the best matrix product: {', '.join(peaks)}.{does * bool(each)}"
 
 
 def _machine(record):
