@@ -186,7 +186,7 @@ def torch_worker(python, variant, workload=""):
 
 def _plain_environment():
     """Return the environment without what would change the speed of one peer or another."""
-    ours = {"DNNL_MAX_CPU_ISA", "MXNET_OMP_MAX_THREADS", "OMP_NUM_THREADS"}
+    ours = {"DNNL_MAX_CPU_ISA", "GOMP_SPINCOUNT", "MXNET_OMP_MAX_THREADS", "OMP_NUM_THREADS"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     return kept | {"MPLBACKEND": "agg"}
 

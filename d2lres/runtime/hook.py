@@ -17,6 +17,9 @@ __all__ = ["Loader", "catch_up", "find_spec", "prepare", "register"]
 
 MOST_THREADS = 1024  # more than a machine has cores; a system refuses to make very many
 chosen = set()  # the environment variables that were set here, and not by the user
+# How often OpenMP's threads look whether there is work before they sleep. By default 300,000 times:
+# beside another notebook that trains, they take the processor from those that they wait for.
+SPINS = 10_000
 
 
 def find_spec(name, path=None, target=None):
@@ -110,6 +113,8 @@ def prepare() -> None:
     from . import machine
 
     _choose_threads()
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        _choose("GOMP_SPINCOUNT", SPINS)
     if machine.amx() == "used" and not os.environ.get("DNNL_MAX_CPU_ISA"):
         _choose("DNNL_MAX_CPU_ISA", machine.WITH_AMX)
     _load_cuda_libraries()

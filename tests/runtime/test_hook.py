@@ -152,6 +152,25 @@ def test_threads_are_the_physical_cores_unless_told_otherwise(
     assert ("OMP_NUM_THREADS" in hook.chosen) == (threads in (None, "said"))
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "spins"),
+    [
+        ("UNRELATED", "1", "10000"),
+        ("GOMP_SPINCOUNT", "5", "5"),
+        ("OMP_WAIT_POLICY", "active", None),
+    ],
+)
+def test_threads_do_not_spin_for_long_unless_told_otherwise(
+    linux, monkeypatch, variable, value, spins
+):
+    linux()
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv(variable, value)
+    hook.prepare()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
+    assert ("GOMP_SPINCOUNT" in hook.chosen) == (variable == "UNRELATED")
+
+
 MXNET_FIRST = f"""{NO_HOOK}
 import importlib.machinery, os
 from d2lres.runtime import hook, machine
