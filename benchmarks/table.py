@@ -153,11 +153,11 @@ def _peak(record):
         f"{_gflops(workload, 'inference'):,.0f}"
         for workload in record["workloads"].values()
     ]
-    does = (
+    does = each and (
         f" d2lres, training and inference, in GFLOP/s: {'; '.join(each)}. Products with padding "
         "count, computed or not, so that more than the peak can be reached."
     )
-    return f"- The peak is the best matrix product: {', '.join(peaks)}.{does * bool(each)}"
+    return f"- The peak is the best matrix product: {', '.join(peaks)}.{does or ''}"
 
 
 def _machine(record):

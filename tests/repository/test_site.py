@@ -62,7 +62,7 @@ def test_nothing_is_loaded_from_the_network(book):
 
 @pytest.mark.slow
 def test_no_page_names_the_machine_that_made_it(book):
-    named = {str(ROOT), str(Path.home()), str(Path(sys.base_prefix))}
+    named = {str(ROOT), str(Path.home())} - {"/"}  # the home of a user without one
     for path, page in book[1].items():
         assert [name for name in named if f"{name}/" in page.text] == [], path
 
