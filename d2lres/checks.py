@@ -68,15 +68,16 @@ def checked(check: Callable, method: str | None = None) -> Callable:
 # --- arguments
 
 
-def whole(name: str, value, least: int = 1) -> int:
-    """Return a whole number, of Python or NumPy, of at least ``least``."""
+def whole(name: str, value, least: int = 1, most: int | None = None) -> int:
+    """Return a whole number, of Python or NumPy, of at least ``least``, at most ``most``."""
     value = plain(value)
     try:
         number = operator.index(value)
     except TypeError:
         number = least - 1
-    if number < least or isinstance(value, bool):
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    if not least <= number <= (most or number) or isinstance(value, bool):
+        span = f"from {least} to {most}" if most else f"of at least {least}"
+        raise ValueError(f"{name} must be a whole number {span}, not {value!r}")
     return number
 
 

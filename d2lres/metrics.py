@@ -6,6 +6,7 @@ from mxnet import gluon, np, npx
 
 from . import checks
 from .checks import checked
+from .runtime import cores
 
 __all__ = ["confusion_matrix", "count_hits", "evaluate_accuracy", "predict", "top_k_accuracy"]
 
@@ -42,11 +43,13 @@ def evaluate_accuracy(net: gluon.Block, data_iter, device: mx.Context | None = N
     home = checks.device_of(net)
     device = checks.one_device(device) or home
     hits = num_images = 0
-    for X, y in checks.batches(data_iter, "data_iter"):
-        Y_hat = checks.scores_of(net, X.as_in_ctx(device))
-        checks.labels(y, len(X), Y_hat.shape[1])
-        hits += int(count_hits(Y_hat, y.as_in_ctx(device)))
-        num_images += len(y)
+    with cores.computing([device]) as threads:
+        for X, y in checks.batches(data_iter, "data_iter"):
+            threads.look()
+            Y_hat = checks.scores_of(net, X.as_in_ctx(device))
+            checks.labels(y, len(X), Y_hat.shape[1])
+            hits += int(count_hits(Y_hat, y.as_in_ctx(device)))
+            num_images += len(y)
     if not num_images:
         raise ValueError("data_iter gave no batch: there is nothing to evaluate")
     return hits / num_images

@@ -18,7 +18,9 @@ from .runs.history import History, Meter, describe
 from .runs.keeper import Keeper
 from .runs.progress import Progress
 from .runs.workers import workers_of
+from .runtime import cores
 from .runtime.devices import try_gpu
+from .runtime.hook import MOST_THREADS
 
 __all__ = ["train"]
 
@@ -42,6 +44,7 @@ def train(
     mixup: MixUp | None = None,
     checkpoint: str | os.PathLike | None = None,
     kvstore: str | None = None,
+    threads: int | None = None,
 ) -> History:
     """Train a classifier, by default with minibatch SGD and the cross-entropy loss.
 
@@ -65,9 +68,9 @@ def train(
         device normalizes its own part in a batch normalization. Where these differ (in their
         running averages), those of the first device count.
     seed : int, default 0
-        Fixes the order of the images and what is drawn in training. The same seed on the same
-        machine, with the same number of threads, gives the same history to the last bit (not with
-        MXNet's ``nag``). For a DataLoader of Gluon's, the global generators of NumPy and Python
+        Fixes the order of the images and what is drawn in training. The same seed and the same
+        ``threads`` on the same machine give the same history to the last bit (not with MXNet's
+        ``nag``). For a DataLoader of Gluon's, the global generators of NumPy and Python
         are seeded in every epoch, and given back in the end; what its workers draw, if it has
         some, is their own.
     scheduler : mxnet.lr_scheduler.LRScheduler, optional
@@ -87,11 +90,11 @@ def train(
     checkpoint : path, optional
         A folder for the state of the run, saved every minute, after every epoch and when the run
         is told to stop (the stop button, Ctrl-C). The same call made again goes on from there, and
-        ends as a run that never stopped, with as many threads to the last bit; an iterable of your
-        own has to give the same batches again. While a state cannot be written, as on a full disk,
-        the run goes on with the last one kept. ``{run}`` in its name becomes eight characters that
-        differ wherever the arguments, the data or the weights to start from do, so that each run
-        has a folder of its own.
+        ends as a run that never stopped, with fixed ``threads`` to the last bit; an iterable of
+        your own has to give the same batches again. While a state cannot be written, as on a full
+        disk, the run goes on with the last one kept. ``{run}`` in its name becomes eight characters
+        that differ wherever the arguments, the data or the weights to start from do, so that each
+        run has a folder of its own.
     kvstore : str, optional
         A key-value store of MXNet's: with "dist_sync" or "dist_device_sync" the workers that
         ``python -m d2lres launch`` started train together. They take the batches of ``train_iter``
@@ -100,6 +103,12 @@ def train(
         "dist_async" nobody waits for the others: servers take a step for each worker's batch, there
         is no checkpoint, and a history is one worker's own. By default, or with "local" or
         "device", this process trains alone.
+    threads : int, optional
+        How many threads compute on a CPU. Another number adds numbers in another order, so the last
+        bits differ. By default a run begins with one for each core, and follows what other programs
+        leave of them, unless OMP_NUM_THREADS or several devices or workers fix the number: beside
+        another program fewer are faster. A run that goes on keeps a fixed number, where there are
+        as many cores. ``history.run["threads"]`` says what it was.
 
     Returns
     -------
@@ -120,8 +129,8 @@ def train(
         If the loss or a parameter to be saved becomes infinite or no number; the last checkpoint
         is from before.
     RuntimeError
-        If the network has not been initialized, or this processor cannot compute in bfloat16 and
-        ``precision`` asks for it.
+        If the network has not been initialized, this processor cannot compute in bfloat16 and
+        ``precision`` asks for it, or the number of ``threads`` cannot change in this process.
     BlockingIOError
         If another process writes to ``checkpoint``.
     OSError
@@ -132,6 +141,7 @@ def train(
     Dive into Deep Learning, section 7.6 (``train_ch6``).
     """
     num_epochs, seed = checks.whole("num_epochs", num_epochs), checks.whole("seed", seed, least=0)
+    threads = None if threads is None else checks.whole("threads", threads, most=MOST_THREADS)
     lr, devices = checks.learning_rate(lr, scheduler), checks.devices(device) or [try_gpu()]
     workers, device = workers_of(kvstore), devices[0]
     options = checks.optimizer_params(optimizer, optimizer_params)
@@ -169,6 +179,7 @@ def train(
 
     shown = workers.rank == 0
     with (
+        cores.computing(devices, threads) as keeper.threads,
         keeper,
         Progress(history, num_epochs, keeper.num_batches, keeper.num_done, shown) as progress,
     ):

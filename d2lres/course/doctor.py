@@ -38,7 +38,7 @@ def doctor() -> bool:
     }
     for name, value in found.items():
         print(shown(f"{name:14}{value}"))
-    advice = _advice(others) + data_advice
+    advice = _advice(others, follows=not amiss and cores.may_follow()) + data_advice
     for sentence in [f"amiss: {s}" for s in amiss] + [f"advice: {s}" for s in advice]:
         print(shown(sentence))
     if not amiss + advice:
@@ -84,9 +84,10 @@ def _data():
     return found, advice
 
 
-def _advice(others):
+def _advice(others, follows):
     """Say what could be faster: a sentence with the cure for each thing."""
     found, cores = [], machine.physical_cores()
+    left = max(1, cores - round(others))
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdecimal() and int(threads) > cores:
         found.append(
@@ -94,10 +95,12 @@ def _advice(others):
             "that share a core slow each other: unset it."
         )
     if round(others) >= 1 and cores > 1:
-        found.append(
-            "other programs compute, and a thread that waits for its core holds up all others: end "
-            f"them, or start with OMP_NUM_THREADS={max(1, cores - round(others))}."
-        )
+        meanwhile, cure = "a thread that waits for its core holds up all others", "end them"
+        if follows:
+            meanwhile = f"train and evaluate_accuracy take threads={left} as long as they do"
+        else:
+            cure += f", or start with OMP_NUM_THREADS={left}"
+        found.append(f"other programs compute, and {meanwhile}: {cure}.")
     if machine.amx() in (machine.REFUSED, machine.TOO_LATE):
         found.append(machine.advice_on_amx())
     if platform.machine() in ("x86_64", "AMD64") and "avx2" not in machine.cpu_features():

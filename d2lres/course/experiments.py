@@ -25,6 +25,7 @@ from ..interop.weights import load_torch_weights, save_torch_weights
 from ..metrics import evaluate_accuracy, top_k_accuracy
 from ..models import narrow_resnet18
 from ..runs.history import History
+from ..runtime import engine
 from ..transfer import features, fine_tune, freeze, replace_head
 from .recipes import RECIPES
 
@@ -236,5 +237,6 @@ def _learned(method, train_iter, test_iter, seed, lr):
     if method == "linear probe":
         freeze(features(net))
     options = {"seed": seed, "optimizer_params": {"momentum": 0.9, "wd": 5e-4}}
+    options["threads"] = engine.num_threads()  # to be repeated
     factor = 2 if method == "fine-tuning" else 1
     return fine_tune(net, train_iter, test_iter, 1, lr, factor=factor, **options)

@@ -12,6 +12,7 @@ from ..data.augment import Augmentation, Compose, Cutout, MixUp, RandomCrop, Ran
 from ..data.cifar import load_data_cifar10, load_data_cifar100
 from ..data.fashion_mnist import load_data_fashion_mnist
 from ..runs.history import History
+from ..runtime import engine
 from ..training import train
 
 __all__ = ["RECIPES", "LabelSmoothing", "Recipe"]
@@ -107,6 +108,8 @@ class Recipe(NamedTuple):
     ) -> tuple[gluon.HybridBlock, History]:
         """Train by this recipe; return the trained network and its history.
 
+        The number of threads is fixed, so that the run can be repeated.
+
         Parameters
         ----------
         train_iter, test_iter : ArrayIter
@@ -132,6 +135,7 @@ class Recipe(NamedTuple):
             loss=LabelSmoothing(self.smoothing) if self.smoothing else None,
             mixup=self.mixup,
             checkpoint=checkpoint,
+            threads=engine.num_threads(),
         )
         kinds = {"augment": repr(list(self.augment)), "mixup": repr(self.mixup)}
         history.run["recipe"] = self._asdict() | kinds

@@ -56,6 +56,8 @@ class Keeper:
         Images of the step at hand, those of all workers together.
     is_stopped : bool
         Whether ``batches`` ended early, because the run was told to stop.
+    threads : Threads
+        That compute; to be set before the ``with`` statement.
     """
 
     def __init__(
@@ -141,6 +143,8 @@ class Keeper:
                 mx.random.seed(self._seed(self._number))
             if self.workers.is_async:  # whose servers know one size of batches
                 self.num_images = self._size
+            self.threads.look()
+            self.history.run["threads"] = str(self.threads)
             yield X, y
             self._check_loss()
             self.batch += 1
@@ -279,12 +283,13 @@ class Keeper:
                 "another folder."
             )
         self.fast.compute_by(facts["plans"])  # measured again, another might be the fastest
+        self.threads.go_on(facts.get("threads", []))
         restore(self.fast.net, self.trainer, arrays, facts)
         self.meter.reset(**facts["meter"])
         self.batch = facts["batch"]
         is_complete = len(saved) == num_epochs
         resumed = {"resumed": saved.run.get("resumed", 0) + (not is_complete)}
-        resumed |= {"precision": self.fast.precision}
+        resumed |= {"precision": self.fast.precision, "threads": str(self.threads)}
         vars(self.history).update(vars(saved), run=self.history.run | resumed)
         complete = f"the run in {self._folder} is complete"
         say(complete if is_complete else f"resuming from {self._where()}")
@@ -297,6 +302,7 @@ class Keeper:
             if name.startswith("param:") and not onp.isfinite(array).all():
                 raise self._diverged(f"{name.removeprefix('param:')} is no longer finite")
         facts |= {"batch": self.batch, "meter": self.meter.state, "plans": self.fast.plans}
+        facts["threads"] = sorted(self.threads.used)
         facts["history"] = dataclasses.asdict(self.history)
         step = len(self.history) * (len(self.train_iter) + 1) + self.batch  # + 1: the epoch's end
         try:

@@ -133,11 +133,11 @@ def catch_up() -> None:
 
     What is too late is said in one sentence on stderr.
     """
-    from . import machine, threads
+    from . import engine, machine, threads
 
     cores, mxnet = _choose_threads(), sys.modules["mxnet"]
     if cores and not any(isinstance(thing, mxnet.nd.NDArray) for thing in gc.get_objects()):
-        in_the_engine(lambda: mxnet.base._LIB.MXSetNumOMPThreads(cores))
+        engine.call(lambda: mxnet.base._LIB.MXSetNumOMPThreads(cores))
     elif cores:  # what oneDNN made for fewer threads than there are later would end Python
         _say(
             "d2lres: mxnet has computed before d2lres was imported, and keeps to its own number of "
@@ -174,23 +174,6 @@ def _choose_threads():
 def _choose(variable, value):
     os.environ[variable] = str(value)
     chosen.add(variable)
-
-
-def in_the_engine(function) -> None:
-    """Call a function in the thread of MXNet's engine that runs what is computed on the CPU.
-
-    OpenMP keeps a number of threads for each thread that asks for them: set from Python's own
-    thread, it would be without effect.
-    """
-    import ctypes
-
-    import mxnet as mx
-
-    called = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: function())
-    cpu = (ctypes.c_int * 2)(1, 0)  # MXNet's struct Context: kind and number of a device
-    push = mx.base._LIB.MXEnginePushSync
-    mx.base.check_call(push(called, None, None, cpu, None, 0, None, 0, None, 0, b"d2lres"))
-    mx.nd.waitall()
 
 
 def _load_cuda_libraries():

@@ -12,6 +12,8 @@ import functools
 import threading
 import weakref
 
+from . import engine
+
 __all__ = ["MODULES", "complete"]
 
 MODULES = ("util", "attribute", "ndarray", "gluon.parameter", "gluon.block")  # of MXNet
@@ -82,15 +84,25 @@ def _share_attributes(Scope):
 
 
 def _call_alone(ndarray):
-    """Let a graph take one call at a time. It is computed later, by the engine."""
+    """Let a graph take one call at a time. It is computed later, by the engine.
+
+    What it keeps of the engine's threads, such as a folded convolution, goes with them.
+    """
 
     class CachedOp(ndarray.CachedOp):
         def __init__(self, *args):
-            super().__init__(*args)
-            self.alone = threading.Lock()
+            self.alone, self.args = threading.Lock(), args
+            self.make()
+
+        def make(self):
+            super().__init__(*self.args)
+            self.generation = engine.generation
 
         def __call__(self, *args, **kwargs):
             with self.alone:
+                if self.generation != engine.generation:
+                    self.__del__()
+                    self.make()
                 return super().__call__(*args, **kwargs)
 
     ndarray.CachedOp = CachedOp

@@ -26,6 +26,7 @@ def doctor(linux, facts, gpu, monkeypatch, capsys, tmp_path):
         sample=False,
         found=4,
         others=0.3,
+        follows=True,
         **case,
     ):
         linux(cores=[0, 0, 1, 1], flags=flags, kernel_grants_amx=granted)
@@ -48,6 +49,7 @@ def doctor(linux, facts, gpu, monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(importlib.metadata, "version", lambda name: VERSIONS[name])
         monkeypatch.setattr(cores.Watch, "others", lambda self: others)
         monkeypatch.setattr(cores, "SECONDS", 0)
+        monkeypatch.setattr(cores, "may_follow", lambda: follows)
         works = room.doctor()
         return works, capsys.readouterr().out.replace(str(tmp_path), "").splitlines()
 
@@ -96,6 +98,10 @@ def test_doctor_says_what_was_found(doctor, monkeypatch):
             "imported before d2lres: import d2lres before mxnet, or install d2lres with its hook "
             "(`make lab`)."}),
         ({}, {"others": 1.2}, {
+            "others": "other programs use 1.2 cores now",
+            "advice:": "other programs compute, and train and evaluate_accuracy take threads=1 as "
+            "long as they do: end them."}),
+        ({}, {"others": 1.2, "follows": False}, {
             "others": "other programs use 1.2 cores now",
             "advice:": "other programs compute, and a thread that waits for its core holds up all "
             "others: end them, or start with OMP_NUM_THREADS=1."}),

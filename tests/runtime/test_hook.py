@@ -173,7 +173,7 @@ def test_threads_do_not_spin_for_long_unless_told_otherwise(
 
 MXNET_FIRST = f"""{NO_HOOK}
 import importlib.machinery, os
-from d2lres.runtime import hook, machine
+from d2lres.runtime import engine, hook, machine
 sys.meta_path.insert(0, hook._Finder)
 import mxnet, ctypes, threading
 mxnet.__loader__ = importlib.machinery.SourceFileLoader("mxnet", mxnet.__file__)
@@ -183,12 +183,12 @@ hook.register()
 def look():
     seen["threads"] = ctypes.CDLL("libgomp.so.1").omp_get_max_threads()
     seen["in Python's own thread"] = threading.get_native_id() == os.getpid()
-hook.in_the_engine(look)
+engine.call(look)
 seen["after"] = os.environ.pop("OMP_NUM_THREADS")
 machine.physical_cores = lambda: 5
 array = mxnet.nd.ones(1)  # it has computed
 hook.catch_up()
-hook.in_the_engine(lambda: seen.update(then=ctypes.CDLL("libgomp.so.1").omp_get_max_threads()))
+engine.call(lambda: seen.update(then=ctypes.CDLL("libgomp.so.1").omp_get_max_threads()))
 """
 
 

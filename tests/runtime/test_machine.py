@@ -9,7 +9,7 @@ import mxnet as mx
 import pytest
 from pretended import SAPPHIRE, SKYLAKE
 
-from d2lres.runtime import hook, machine, threads
+from d2lres.runtime import engine, hook, machine, threads
 
 V1, V2 = "sys/fs/cgroup/cpu/", "sys/fs/cgroup/"
 OWN_GROUP = {"proc/self/cgroup": "5:memory:/elsewhere\n4:cpu,cpuacct:/a/b\n0::/a/b\n"}
@@ -153,7 +153,7 @@ def test_where_mxnet_came_first_amx_is_not_used(linux, monkeypatch, capsys):
     linux(flags=SAPPHIRE)
     calls, put_right = [], []
     monkeypatch.setattr(hook.gc, "get_objects", list)  # nothing was computed
-    monkeypatch.setattr(hook, "in_the_engine", calls.append)
+    monkeypatch.setattr(engine, "call", calls.append)
     monkeypatch.setattr(threads, "complete", put_right.append)
     hook.catch_up()
     assert [m.__name__ for m in put_right] == [f"mxnet.{name}" for name in threads.MODULES]
