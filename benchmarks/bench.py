@@ -60,10 +60,13 @@ class Worker:
         What it said of itself when it was prepared.
     steps : dict of str to int
         For each mode it takes part in, the steps of one measurement.
+    before : dict of str to int
+        For each mode, the steps before a measurement that do not count.
     """
 
     def __init__(self, name, command, env=None):
         self.name, self.about, self.steps = name, {}, {}
+        self.before = {"inference": 1}  # what it folds of the weights is folded anew then
         self._errors = tempfile.TemporaryFile("w+")
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
         self._process = subprocess.Popen(
@@ -159,11 +162,15 @@ def interleave(workers, rounds):
         for mode, of_mode in seconds.items():
             for worker in workers:
                 if mode in worker.steps:
-                    if mode == "inference":  # what it folds of the weights is folded anew now
-                        worker.ask(do=mode, steps=1)
-                    answer = worker.ask(do=mode, steps=worker.steps[mode])
-                    of_mode.setdefault(worker.name, []).append(answer["seconds"])
+                    of_mode.setdefault(worker.name, []).append(measured(worker, mode))
     return seconds
+
+
+def measured(worker, mode):
+    """Return the seconds of a step of a worker."""
+    if before := worker.before.get(mode):
+        worker.ask(do=mode, steps=before)
+    return worker.ask(do=mode, steps=worker.steps[mode])["seconds"]
 
 
 # --- the peers
@@ -172,16 +179,22 @@ def interleave(workers, rounds):
 def mxnet_worker(peer, workload="", *more, **env):
     """Start d2lres or a peer that runs in this Python, with the variables of ``env``."""
     command = [sys.executable, str(HERE / "workers_mxnet.py"), peer, workload, *more]
-    return Worker(peer, command, {**_plain_environment(), **env})
+    # a fixed number: d2lres would take those that compute while it is stopped for competitors
+    threads = {} if peer == "d2l" else _a_thread_for_each_core()
+    return Worker(peer, command, {**_plain_environment(), **threads, **env})
 
 
 def torch_worker(python, variant, workload=""):
     """Start a variant of PyTorch in the Python that has it."""
+    command = [python, str(HERE / "workers_torch.py"), variant, workload]
+    environment = _plain_environment() | _a_thread_for_each_core()
+    return Worker(f"torch {variant}", command, environment)
+
+
+def _a_thread_for_each_core():
     from d2lres.runtime.machine import physical_cores
 
-    command = [python, str(HERE / "workers_torch.py"), variant, workload]
-    threads = {"OMP_NUM_THREADS": str(physical_cores())}
-    return Worker(f"torch {variant}", command, {**_plain_environment(), **threads})
+    return {"OMP_NUM_THREADS": str(physical_cores())}
 
 
 def _plain_environment():
@@ -329,26 +342,38 @@ def another_program():
 def measure_busy(rounds, workload, python):
     """Measure training beside another program that computes; return the images per second.
 
-    "alone" is d2lres without that program.
+    "alone" is d2lres without that program, "two at once" what it and another training make
+    together. Before each measurement go steps in which it can find out what others use.
     """
     with Workers() as workers:
+        follows = {"OMP_NUM_THREADS": ""}
+        pair = [mxnet_worker("d2lres", workload, "float32", **follows) for _ in range(2)]
         one_thread = mxnet_worker("d2lres", workload, "float32", OMP_NUM_THREADS="1")
         one_thread.name = "one thread"
-        everyone = [mxnet_worker("d2lres", workload, "float32"), one_thread]
+        everyone = [pair[0], one_thread]
         everyone += [torch_worker(python, "float32 contiguous eager", workload)] if python else []
-        prepare(workers.start(*everyone))
-        for worker in everyone:
+        prepare(workers.start(*everyone, pair[1]))
+        for worker in [*everyone, pair[1]]:
             settle(worker)
             worker.steps = {"train": worker.steps["train"]}
-        alone = interleave(everyone[:1], rounds)["train"]["d2lres"]
+            worker.before = {"train": 3 * worker.steps["train"]}
+        seconds = {"alone": interleave(pair[:1], rounds)["train"]["d2lres"]}
+        seconds["two at once"] = [together(pair, "train") for _ in range(rounds)]
         with another_program():
-            seconds = interleave(everyone, rounds)["train"] | {"alone": alone}
+            seconds |= interleave(everyone, rounds)["train"]
     steps = {worker.name: worker.steps["train"] for worker in everyone}
     batch_size = WORKLOADS[workload].shape[0]
     return {
         name: rates(took, batch_size, steps.get(name, steps["d2lres"]))
         for name, took in seconds.items()
     }
+
+
+def together(workers, mode):
+    """Return the seconds for each step that workers make who run at the same time."""
+    with concurrent.futures.ThreadPoolExecutor(len(workers)) as pool:
+        each = pool.map(measured, workers, [mode] * len(workers))
+        return 1 / sum(1 / seconds for seconds in each)
 
 
 def measure_end_to_end(rounds, python, batch_size=256, steps=2):

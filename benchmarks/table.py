@@ -101,10 +101,14 @@ def _busy(record):
         our = rates["d2lres"]["median"]
         peers = {"one thread": rates["one thread"], "PyTorch as it comes": rates.get(BUSY_TORCH)}
         against = [f"{_times(our, rate)} {name}" for name, rate in peers.items() if rate]
+        alone = rates["alone"]["median"]
         each.append(
-            f"{workload} {our:,.0f} images/s, {our / rates['alone']['median']:.0%} of what it is "
-            f"alone, {', '.join(against)}"
+            f"{workload} {our:,.0f} images/s, {our / alone:.0%} of what it is alone, "
+            f"{', '.join(against)}"
         )
+        if two := rates.get("two at once"):  # which older records lack
+            together = two["median"] / alone
+            each[-1] += f", two at once on a quiet machine together {together:.2f}x one alone"
     what = "Training in float32 beside another program that computes without a pause"
     return each and f"- {what}: {'; '.join(each)}."
 

@@ -3,6 +3,7 @@
 Usage: python workers_mxnet.py PEER WORKLOAD [PRECISION]
 """
 
+import contextlib
 import itertools
 import sys
 
@@ -81,8 +82,11 @@ def ours(network):
 # --- steps on one batch
 
 
-def prepare(peer, workload, precision):
-    """Build the network of a peer and warm it up; return what ``serve`` needs."""
+def prepare(peer, workload, precision, look):
+    """Build the network of a peer and warm it up; return what ``serve`` needs.
+
+    ``look`` is called before each step of training, as ``d2lres.train`` does.
+    """
     import mxnet as mx
     import numpy as onp
 
@@ -99,7 +103,7 @@ def prepare(peer, workload, precision):
         net.hybridize(static_alloc=True, static_shape=True)
     elif peer.startswith("d2lres"):
         fast, about = compiled(net, X, precision)
-    runs = runs_of(fast, gluon_trainer(net, X), X, y)
+    runs = runs_of(fast, gluon_trainer(net, X), X, y, look)
     runs["train"](3)
     about["memory_mb"] = peak_memory()
     runs["inference"](2)
@@ -128,13 +132,14 @@ def gluon_trainer(net, X):
     return gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01})
 
 
-def runs_of(net, trainer, X, y):
+def runs_of(net, trainer, X, y, look):
     """Return the runs of training and of inference on one batch, and a step of training."""
     import mxnet as mx
 
     loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
 
     def step(X, y):
+        look()
         with mx.autograd.record():
             l = loss(net(X), y)
         l.backward()
@@ -259,7 +264,22 @@ def main(peer, workload, precision="auto"):
     elif peer == "peak":
         serve(channel, peak)
     else:
-        serve(channel, lambda: prepare(peer, workload, precision))
+        with following(peer) as look:
+            serve(channel, lambda: prepare(peer, workload, precision, look))
+
+
+@contextlib.contextmanager
+def following(peer):
+    """Yield what lets the threads follow what other programs leave, if this is d2lres."""
+    if not peer.startswith("d2lres"):
+        yield lambda: None
+        return
+    import mxnet as mx
+
+    from d2lres.runtime import cores
+
+    with cores.computing([mx.cpu()]) as threads:
+        yield threads.look
 
 
 if __name__ == "__main__":

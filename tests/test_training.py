@@ -209,7 +209,10 @@ def frozen(net):
     [
         *(({"lr": lr}, ValueError, "must be a positive number, got lr=") for lr in BAD_RATES),
         *(({"num_epochs": n}, ValueError, f"of at least 1, not {n}") for n in (0, -1, 1.5, None)),
-        *(({"threads": n}, ValueError, "threads must be .* from 1 to 1024") for n in (0, 1025, "2")),
+        *(
+            ({"threads": n}, ValueError, "threads must be .* from 1 to 1024")
+            for n in (0, 1025, "2")
+        ),
         ({"num_epochs": True}, ValueError, "num_epochs must be a whole number of .*, not True"),
         ({"optimizer_params": {"learning_rate": 0.5}}, ValueError, r"rate': write lr=\.\.\."),
         ({"optimizer_params": {"lr_scheduler": None}}, ValueError, r"write .*scheduler=\.\.\."),

@@ -190,7 +190,7 @@ def test_training_is_measured_beside_another_program(bench, fake, monkeypatch):
     monkeypatch.setattr(bench, "mxnet_worker", lambda peer, *_, **env: fake(peer))
     monkeypatch.setattr(bench, "torch_worker", lambda *_: fake("torch"))
     rates = bench.measure_busy(2, "resnet18_28", "python")
-    assert sorted(rates) == ["alone", "d2lres", "one thread", "torch"]
+    assert sorted(rates) == ["alone", "d2lres", "one thread", "torch", "two at once"]
     assert all(rate["rounds"] == 2 and rate["median"] > 0 for rate in rates.values())
     assert beside == [(["d2lres"], 0), (["d2lres", "one thread", "torch"], 1)]
     assert programs() == 0
@@ -273,8 +273,10 @@ def test_the_table_says_what_else_was_measured():
     each["torch"] = {"median": 60}
     assert "3.00x, 1.50x PyTorch's usual loop." in tables(some)
     busy = {"d2lres": 90, "one thread": 60, "alone": 180, "torch float32 contiguous eager": 45}
+    busy["two at once"] = 171
     some["busy"] = {"resnet18_28": {name: {"median": rate} for name, rate in busy.items()}}
     words = "resnet18_28 90 images/s, 50% of what it is alone, 1.50x one thread, 2.00x PyTorch"
     assert words in tables(some)
+    assert "PyTorch as it comes, two at once on a quiet machine together 0.95x one" in tables(some)
     some["workloads"] = {}
     assert "3.00x" in tables(some) and not rows(tables(some))
