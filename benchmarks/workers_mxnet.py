@@ -128,7 +128,8 @@ def gluon_trainer(net, X):
     """Return the optimizer of a network whose shapes may still be open."""
     from mxnet import gluon
 
-    net(X[:1])
+    if any(param._deferred_init for param in net.collect_params().values()):
+        net(X[:1])
     return gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01})
 
 

@@ -9,7 +9,7 @@ import pytest
 from d2lres.runtime import devices, hook, machine, obstacles
 
 # as they are once MXNet is imported
-CHOSEN = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "DNNL_MAX_CPU_ISA")
+CHOSEN = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "MXNET_CPU_TEMP_COPY", "DNNL_MAX_CPU_ISA")
 SKYLAKE = "avx avx2 avx512f avx512bw avx512vl avx512dq"
 SAPPHIRE = SKYLAKE + " avx512_bf16 amx_bf16 amx_tile amx_int8"
 

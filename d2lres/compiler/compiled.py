@@ -101,13 +101,25 @@ def _plain(net, X):
         )
     with autograd.pause():
         try:
-            return net(X[:1])
+            net(X[:1])
+            _in_plain_layout(net)
         except (mx.MXNetError, ValueError) as error:
             if not isinstance(error, mx.MXNetError) and "MXNetError" not in str(error):
                 raise  # a block's own words
             why = checks.reason(error) + "; for a single image write X[None]" * (X.ndim == 3)
             name = type(net).__name__
             raise ValueError(f"{name} takes no batch of shape {X.shape}: {why}") from error
+
+
+def _in_plain_layout(net):
+    """Give the weights back the layout that a convolution outside of training takes from them.
+
+    Whatever reads them and is no convolution, the optimizer too, would copy them at every step.
+    """
+    npx.waitall()
+    for param in net.collect_params().values():
+        for array in param.list_data():  # to ask for the address is to have plain numbers there
+            check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(ctypes.c_void_p())))
 
 
 class Compiled(gluon.Block):

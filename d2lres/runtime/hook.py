@@ -115,6 +115,8 @@ def prepare() -> None:
     _choose_threads()
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         _choose("GOMP_SPINCOUNT", SPINS)
+    if "MXNET_CPU_TEMP_COPY" not in os.environ:
+        _choose("MXNET_CPU_TEMP_COPY", 1)  # room for operators to work in: one computes at a time
     if machine.amx() == "used" and not os.environ.get("DNNL_MAX_CPU_ISA"):
         _choose("DNNL_MAX_CPU_ISA", machine.WITH_AMX)
     _load_cuda_libraries()

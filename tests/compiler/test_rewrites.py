@@ -357,6 +357,10 @@ for (net, shape), precision in itertools.product(networks, precisions):
     net.initialize(force_reinit=True)
     X, y = np.random.uniform(size=shape), np.zeros(shape[0])
     fast = compile(net, X, precision)
+    print("weights", flush=True)
+    for param in net.collect_params().values():
+        param.data() * 2
+    npx.waitall()
     trainer = gluon.Trainer(net.collect_params(), "sgd")
     for step in ("first", "second"):
         print(step, "step", flush=True)
@@ -368,15 +372,28 @@ for (net, shape), precision in itertools.product(networks, precisions):
 """
 
 
+@pytest.fixture(scope="module")
+def said():
+    """What oneDNN says of each primitive of two steps: what runs it, and for how long."""
+    env = os.environ | {"DNNL_VERBOSE": "1"}
+    return subprocess.check_output([sys.executable, "-c", STEPS], env=env, text=True)
+
+
 @pytest.mark.slow
-def test_no_reference_code_in_a_step():
-    """oneDNN says of each primitive what runs it and for how long: ``ref`` is its slow spare.
+def test_a_network_that_was_compiled_has_its_weights_in_plain_layout(said):
+    """For an optimizer, and matrices made of them, to read without a copy."""
+    assert "reorder" in said
+    for of_network in said.split("weights\n")[1:]:
+        assert "reorder" not in of_network.split("first step")[0]
+
+
+@pytest.mark.slow
+def test_no_reference_code_in_a_step(said):
+    """``ref`` is the slow spare of oneDNN.
 
     But not of a sum: of arrays in two layouts its ``ref`` is made of fast reorders.
     """
-    env = os.environ | {"DNNL_VERBOSE": "1"}
-    out = subprocess.check_output([sys.executable, "-c", STEPS], env=env, text=True)
-    for of_network in out.split("second step")[1:]:
+    for of_network in said.split("second step")[1:]:
         lines = [line.split(",") for line in of_network.split("first step")[0].splitlines()]
         run = [line for line in lines if line[:2] == ["dnnl_verbose", "exec"]]
         took = [(*line[3:5], float(line[-1])) for line in run]

@@ -171,6 +171,18 @@ def test_threads_do_not_spin_for_long_unless_told_otherwise(
     assert ("GOMP_SPINCOUNT" in hook.chosen) == (variable == "UNRELATED")
 
 
+@pytest.mark.parametrize(("asked", "copies"), [(None, "1"), ("4", "4")])
+def test_operators_have_one_room_to_work_in_unless_told_otherwise(
+    linux, monkeypatch, asked, copies
+):
+    linux()
+    if asked:
+        monkeypatch.setenv("MXNET_CPU_TEMP_COPY", asked)
+    hook.prepare()
+    assert os.environ["MXNET_CPU_TEMP_COPY"] == copies
+    assert ("MXNET_CPU_TEMP_COPY" in hook.chosen) == (not asked)
+
+
 MXNET_FIRST = f"""{NO_HOOK}
 import importlib.machinery, os
 from d2lres.runtime import engine, hook, machine
