@@ -84,7 +84,7 @@ class Threads:
     def _left(self):
         """Return how many threads what others leave is worth. Near the border they stay."""
         left = self._most - self._watch.others()
-        if self._num - 0.5 <= left <= self._num + 0.75:
+        if self._num - 0.5 <= left <= self._num + 0.6:
             return self._num
         return max(1, min(self._most, round(left)))
 

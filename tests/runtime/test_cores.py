@@ -83,7 +83,7 @@ CPU = [mx.cpu()]
 def test_a_run_takes_as_many_threads_as_others_leave(machine):
     with cores.computing(CPU) as threads:
         # those near the border between two numbers change nothing, in either direction
-        seen = [looked(machine, threads, others) for others in (0, 0.4, 0.6, 0.4, 0.1, 2.1, 9, 2)]
+        seen = [looked(machine, threads, others) for others in (0, 0.4, 0.6, 0.45, 0.3, 2.1, 9, 2)]
         assert seen == [4, 4, 3, 3, 4, 2, 1, 2]
         assert looked(machine, threads, 0, seconds=0.9) == 2  # not every step
         assert str(threads) == "1 to 4"
