@@ -10,13 +10,12 @@ import sys
 from protocol import WORKLOADS, Channel, Paced, best_gflops, peak_memory, serve
 
 
-def leave_the_threads_alone():
+def leave_the_settings_alone():
     """Let MXNet import as it does under d2lres, but without the settings of d2lres.
 
-    The book's code is measured as it comes, and as it comes MXNet takes half of the logical
-    processors (src/engine/openmp.cc: ``omp_get_num_procs() >> 1`` on x86), for which
-    OMP_NUM_THREADS must not be set at all: the driver removes it, and this keeps the hook from
-    setting it, and whatever else it sets, again.
+    The driver gives peers their number of threads, but for the book's code, which is measured as it
+    comes: MXNet then takes half of the logical processors (src/engine/openmp.cc:
+    ``omp_get_num_procs() >> 1`` on x86), for which OMP_NUM_THREADS must not be set at all.
     """
     from d2lres.runtime import hook
 
@@ -250,8 +249,8 @@ def peak():
 
 def main(peer, workload, precision="auto"):
     channel = Channel()
-    if peer == "d2l":
-        leave_the_threads_alone()
+    if not peer.startswith("d2lres"):
+        leave_the_settings_alone()
     from mxnet import npx  # now: the driver lets all workers import at the same time
 
     if peer == "d2l":

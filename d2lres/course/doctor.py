@@ -86,15 +86,15 @@ def _data():
 
 def _advice(others, follows):
     """Say what could be faster: a sentence with the cure for each thing."""
-    found, cores = [], machine.physical_cores()
-    left = max(1, cores - round(others))
+    found, num_cores = [], machine.physical_cores()
+    left = max(1, round(cores.left(num_cores, others)))
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    if threads.isdecimal() and int(threads) > cores:
+    if threads.isdecimal() and int(threads) > num_cores:
         found.append(
-            f"OMP_NUM_THREADS is {threads}, but this process may use {_cores(cores)}, and threads "
-            "that share a core slow each other: unset it."
+            f"OMP_NUM_THREADS is {threads}, but this process may use {_cores(num_cores)}, and "
+            "threads that share a core slow each other: unset it."
         )
-    if round(others) >= 1 and cores > 1:
+    if left < num_cores:
         meanwhile, cure = "a thread that waits for its core holds up all others", "end them"
         if follows:
             meanwhile = f"train and evaluate_accuracy take threads={left} as long as they do"

@@ -14,7 +14,7 @@ import psutil
 
 from . import engine, hook
 
-__all__ = ["SECONDS", "Threads", "Watch", "computing", "may_follow"]
+__all__ = ["SECONDS", "Threads", "Watch", "computing", "left", "may_follow"]
 
 SECONDS = 1  # to look for; Linux counts in hundredths of a second
 RECENT = 10  # seconds for which what a run has found is worth something
@@ -43,6 +43,19 @@ class Watch:
         kinds = "user", "nice", "system", "irq", "softirq", "steal"
         busy = sum(getattr(times, kind, 0) for times in of_each for kind in kinds)
         return time.monotonic(), busy, time.process_time()
+
+
+def left(most: int, others: float) -> float:
+    """Return how many of ``most`` threads find a processor beside what others use.
+
+    Not every processor is a core of ours. On a core with two, two programs are faster than one
+    after the other, and a container with a share of many sees what its neighbours use of them all.
+    """
+    try:
+        processors = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        processors = os.cpu_count() or most
+    return min(most, processors - others)
 
 
 def may_follow() -> bool:
@@ -82,11 +95,11 @@ class Threads:
         return is_so
 
     def _left(self):
-        """Return how many threads what others leave is worth. Near the border they stay."""
-        left = self._most - self._watch.others()
-        if self._num - 0.5 <= left <= self._num + 0.6:
+        """Return how many threads are for what others leave. Near the border they stay."""
+        there = left(self._most, self._watch.others())
+        if self._num - 0.5 <= there <= self._num + 0.6:
             return self._num
-        return max(1, min(self._most, round(left)))
+        return max(1, round(there))
 
     def go_on(self, used: list[int]) -> None:
         """Go on with a run that has used such numbers: if its number is fixed, with the same."""

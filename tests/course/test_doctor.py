@@ -97,12 +97,13 @@ def test_doctor_says_what_was_found(doctor, monkeypatch):
             "advice:": "bfloat16 could be several times as fast, but AMX is not used, as mxnet was "
             "imported before d2lres: import d2lres before mxnet, or install d2lres with its hook "
             "(`make lab`)."}),
-        ({}, {"others": 1.2}, {
-            "others": "other programs use 1.2 cores now",
+        ({}, {"others": 2.2}, {"others": "other programs use 2.2 cores now"}),
+        ({}, {"others": 2.8}, {
+            "others": "other programs use 2.8 cores now",
             "advice:": "other programs compute, and train and evaluate_accuracy take threads=1 as "
             "long as they do: end them."}),
-        ({}, {"others": 1.2, "follows": False}, {
-            "others": "other programs use 1.2 cores now",
+        ({}, {"others": 2.8, "follows": False}, {
+            "others": "other programs use 2.8 cores now",
             "advice:": "other programs compute, and a thread that waits for its core holds up all "
             "others: end them, or start with OMP_NUM_THREADS=1."}),
         ({}, {"flags": "avx"}, {

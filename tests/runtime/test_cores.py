@@ -58,6 +58,7 @@ def machine(monkeypatch):
         state.num = num if state.is_free else state.num
         return state.is_free
 
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4), raising=False)
     monkeypatch.setattr(engine, "most_threads", lambda: 4)
     monkeypatch.setattr(engine, "num_threads", lambda: state.num)
     monkeypatch.setattr(engine, "set_threads", set_threads)
@@ -88,6 +89,15 @@ def test_a_run_takes_as_many_threads_as_others_leave(machine):
         assert looked(machine, threads, 0, seconds=0.9) == 2  # not every step
         assert str(threads) == "1 to 4"
     assert machine.num == 4
+
+
+@pytest.mark.parametrize(("processors", "others", "num"), [(8, 3.4, 4), (8, 6, 2), (64, 50, 4)])
+def test_processors_that_are_no_core_of_ours_are_there_for_others(
+    machine, monkeypatch, processors, others, num
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(processors), raising=False)
+    with cores.computing(CPU) as threads:
+        assert looked(machine, threads, others) == num
 
 
 def test_a_run_right_after_another_begins_with_what_that_had(machine):
