@@ -182,8 +182,8 @@ import numpy as onp
 import d2lres
 from d2lres.runtime import engine
 
-images = onp.random.default_rng(0).integers(0, 256, (640, 3, 32, 32), onp.uint8)
-data = d2lres.ArrayIter(images, onp.arange(640) % 10, 32)
+images = onp.random.default_rng(0).integers(0, 256, (320, 3, 32, 32), onp.uint8)
+data = d2lres.ArrayIter(images, onp.arange(320) % 10, 32)
 net = d2lres.cifar_resnet(20)
 net.initialize(mx.init.Xavier())
 net(next(iter(data))[0])
@@ -192,20 +192,18 @@ busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in ra
 try:
     seen["follows"] = d2lres.train(net, data, data, 1, 0.01).run["threads"]
     seen["after"] = engine.num_threads()
-
-    def fixed(num_epochs, threads, folder):
-        net.load_parameters("start")
-        history = d2lres.train(
-            net, data, data, num_epochs, 0.01, threads=threads, checkpoint=folder
-        )
-        return history.run["threads"], history.train_loss, history.test_acc
-
-    whole = fixed(2, 2, "whole")
-    fixed(1, 2, "in parts")
-    seen["fixed"] = whole[0], fixed(2, 1, "in parts") == whole
 finally:
     for process in busy:
         process.kill()
+
+def fixed(num_epochs, threads, folder):
+    net.load_parameters("start")
+    history = d2lres.train(net, data, data, num_epochs, 0.01, threads=threads, checkpoint=folder)
+    return history.run["threads"], history.train_loss, history.test_acc
+
+whole = fixed(2, 2, "whole")
+fixed(1, 2, "in parts")
+seen["fixed"] = whole[0], fixed(2, 1, "in parts") == whole
 """
 
 
