@@ -368,6 +368,22 @@ def test_arrays_of_others(small, convert):
     assert difference(compile(net, convert(X), "float32")(X), net(X)) <= 5e-6
 
 
+class WithSpare(nn.HybridBlock):
+    def __init__(self):
+        super().__init__()
+        self.dense, self.spare = nn.Dense(3), nn.Dense(4)
+
+    def hybrid_forward(self, F, X):
+        return self.dense(X)
+
+
+def test_a_layer_that_is_never_called_is_not_blamed_on_the_batch():
+    net, X = WithSpare(), np.ones((2, 1, 4, 4))
+    net.initialize()
+    with pytest.raises(gluon.parameter.DeferredInitializationError):
+        compile(net, X, "float32")(X)
+
+
 def test_errors_of_a_block_come_through():
     net = Residual(6)
     net.initialize()

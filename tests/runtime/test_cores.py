@@ -67,8 +67,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(cores.Watch, "others", lambda self: state.others)
     monkeypatch.setattr(cores, "_last", (0, -math.inf))
     monkeypatch.setattr(cores.time, "monotonic", lambda: state.now)
-    yield state
-    monkeypatch.undo()
+    return state
 
 
 def looked(machine, threads, others, seconds=1.0):
@@ -176,7 +175,7 @@ def test_a_run_that_goes_on_keeps_its_fixed_number_where_there_are_as_many(
 
 
 TRAIN = """
-import subprocess, sys, time
+import subprocess, sys
 import mxnet as mx
 import numpy as onp
 import d2lres
